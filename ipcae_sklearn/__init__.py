@@ -1,0 +1,8 @@
+"""Feature selection with concrete autoencoders, for scikit-learn."""
+
+from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._selectors import CAESelector, IPCAESelector
+
+__version__ = "0.1.0"
+
+__all__ = ["CAESelector", "IPCAESelector", "greedy_columns"]

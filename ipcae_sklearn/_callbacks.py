@@ -1,0 +1,70 @@
+"""What a user sees while ``fit`` runs: verbose lines and scikit-learn's callbacks.
+
+The callbacks came with scikit-learn 1.9; with an older version the mixin is empty and
+only ``verbose`` is left.
+"""
+
+from __future__ import annotations
+
+import time
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+
+    CALLBACKS_AVAILABLE = True
+except ImportError:
+    CALLBACKS_AVAILABLE = False
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's mixin, which this version does not have."""
+
+    def with_callbacks(method):  # type: ignore[misc]
+        return method
+
+
+class EpochReporter:
+    """Reports each epoch of a fit; called by the training loop.
+
+    Parameters
+    ----------
+    estimator : estimator being fitted
+    n_epochs : int
+        The most epochs there can be.
+    X, y : the training data
+        Handed on to the callbacks.
+    """
+
+    def __init__(self, estimator, n_epochs, X, y):
+        self.estimator = estimator
+        self.n_epochs = n_epochs
+        self.data = {"X": X, "y": y}
+        self.started = time.perf_counter()
+        self.context = None
+        if CALLBACKS_AVAILABLE:
+            self.context = estimator._init_callback_context(max_subtasks=n_epochs)
+            self.context.call_on_fit_task_begin(estimator=estimator, **self.data)
+
+    def __call__(self, epoch, values) -> bool:
+        """Report an epoch; true if a callback asks to stop."""
+        if self.estimator.verbose:
+            print(self._line(epoch, values))
+        if self.context is None:
+            return False
+        task = self.context.subcontext(task_name="epoch")
+        task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+        return task.call_on_fit_task_end(estimator=self.estimator, **self.data)
+
+    def finish(self) -> None:
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.estimator, **self.data)
+
+    def _line(self, epoch, values) -> str:
+        best = values["train_loss"].argmin()
+        return (
+            f"[{type(self.estimator).__name__}] epoch {epoch + 1}/{self.n_epochs}"
+            f"  train {values['train_loss'][best]:.5g}"
+            f"  validation {values['validation_loss'][best]:.5g}"
+            f"  unique {values['unique_fraction'][best]:.0%}"
+            f"  temperature {values['temperature'][best]:.3g}"
+            f"  {time.perf_counter() - self.started:.1f} s"
+        )

@@ -1,0 +1,329 @@
+"""From the user's arrays to batches on a device.
+
+Rows of any array (dense, memory-mapped, sparse) become float32 batches, centred and
+scaled; targets become tensors and predictions become targets again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.sparsefuncs import mean_variance_axis
+from torch import Tensor
+
+_CHUNK_BYTES = 2**25  # of float64 values worked on at once
+_EVALUATION_ROWS = 1024  # in a batch that needs no gradient
+
+
+def resolve_device(device) -> torch.device:
+    """The torch device of a ``device`` parameter; "auto" prefers CUDA."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device must be 'auto' or a torch device such as 'cpu' or 'cuda:0', got "
+            f"{device!r}."
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r} was asked for, but torch finds no CUDA device. Use "
+            "device='auto' or device='cpu'."
+        )
+    return resolved
+
+
+def _chunks(X) -> Iterator[slice]:
+    """Slices of rows that are small enough to be worked on in float64."""
+    n, p = X.shape
+    size = max(1, _CHUNK_BYTES // (8 * max(p, 1)))
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def is_memory_mapped(X) -> bool:
+    """Whether an array is a view of a memory-mapped file."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return True
+        X = X.base
+    return False
+
+
+def check_finite(X, names=None) -> None:
+    """Raise an error that names the first column with NaN or infinite values."""
+    if X.dtype.kind != "f":
+        return
+    values = X.tocsc().data[:, np.newaxis] if scipy.sparse.issparse(X) else X
+    # The sum of a chunk is finite if its values are, at a fraction of the cost.
+    with np.errstate(over="ignore", invalid="ignore"):
+        bad = any(
+            not np.isfinite(values[rows].sum(dtype=np.float64))
+            and not np.isfinite(values[rows]).all()
+            for rows in _chunks(values)
+        )
+    if not bad:
+        return
+    for j in range(X.shape[1]):
+        column = X[:, [j]].toarray() if scipy.sparse.issparse(X) else X[:, j]
+        for kind, wrong in (("NaN", np.isnan), ("infinity", np.isinf)):
+            if count := int(wrong(column).sum()):
+                name = j if names is None else repr(str(names[j]))
+                raise ValueError(
+                    f"Input X contains {kind} in column {name} ({count} of "
+                    f"{X.shape[0]} rows). Impute it, for instance with "
+                    "sklearn.impute.SimpleImputer in front of the selector in a "
+                    "Pipeline, or drop the column."
+                )
+
+
+@dataclass(frozen=True)
+class ColumnStatistics:
+    """Weighted mean and standard deviation of each column, in float64."""
+
+    mean: np.ndarray  # (p,)
+    std: np.ndarray  # (p,), 0 for constant columns
+
+
+def column_statistics(X, weights=None) -> ColumnStatistics:
+    """Mean and standard deviation of the columns, a chunk of rows at a time.
+
+    Columns are divided by their largest value on the way, so that squares of very
+    large and very small values neither overflow nor vanish.
+    """
+    n = X.shape[0]
+    share = np.full(n, 1 / n) if weights is None else weights / weights.sum()
+    if scipy.sparse.issparse(X):
+        mean, variance = mean_variance_axis(X.astype(np.float64), 0, weights=share * n)
+        return ColumnStatistics(mean, _standard_deviation(variance, mean, n))
+    mean, largest = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for rows in _chunks(X):
+        mean += share[rows] @ X[rows].astype(np.float64)
+        np.maximum(largest, np.abs(X[rows]).max(0).astype(np.float64), out=largest)
+    largest[largest == 0] = 1
+    variance = np.zeros(X.shape[1])
+    for rows in _chunks(X):
+        variance += share[rows] @ ((X[rows] - mean) / largest) ** 2
+    std = _standard_deviation(variance, mean / largest, n)
+    return ColumnStatistics(mean, std * largest)
+
+
+def _standard_deviation(variance, mean, n):
+    # Rounding alone leaves a constant column with a variance of this size.
+    rounding = n * (n * mean * np.finfo(np.float64).eps) ** 2
+    return np.where(variance <= rounding, 0, np.sqrt(np.maximum(variance, 0)))
+
+
+class Rows:
+    """Rows of X as float32 tensors, centred and scaled.
+
+    In-memory dense data are put on the device whole; sparse and memory-mapped data,
+    and data that the device has no room for, are read batch by batch.
+
+    Parameters
+    ----------
+    X : ndarray or CSR/CSC matrix of shape (n, n_columns)
+    columns : int array of shape (p,)
+        Numbers of the columns in use.
+    center, scale : float64 arrays of shape (p,)
+        Rows are ``(x[columns] - center) / scale``.
+    device : torch.device
+    """
+
+    def __init__(self, X, columns, center, scale, device):
+        all_columns = len(columns) == X.shape[1]
+        self.columns = slice(None) if all_columns else columns
+        if scipy.sparse.issparse(X):
+            X, self.columns = X.tocsr()[:, self.columns], slice(None)
+        self.X = X
+        self.center, self.scale = center, scale
+        self.device = device
+        self.resident = self._on_device()
+
+    def _on_device(self) -> Tensor | None:
+        if scipy.sparse.issparse(self.X) or is_memory_mapped(self.X):
+            return None
+        try:
+            shape = (self.X.shape[0], len(self.center))
+            resident = torch.empty(shape, device=self.device, dtype=torch.float32)
+            for rows in _chunks(self.X):
+                resident[rows] = self._scaled(self.X[rows])
+        except torch.cuda.OutOfMemoryError:
+            warnings.warn(
+                f"X does not fit on {self.device} and is read batch by batch, which "
+                "is slower.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+        return resident
+
+    def _scaled(self, rows) -> Tensor:
+        scaled = (rows[:, self.columns] - self.center) / self.scale
+        return torch.from_numpy(scaled.astype(np.float32)).to(self.device)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Rows of the given numbers: (b,) -> (b, p)."""
+        if self.resident is not None:
+            return self.resident[index]
+        rows = self.X[index.cpu().numpy()]
+        return self._scaled(rows.toarray() if scipy.sparse.issparse(rows) else rows)
+
+
+class TrainingBatches:
+    """Shuffled batches of training rows, and the held-out rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    target : Tensor of shape (n, ...) or None
+        None to reconstruct the rows themselves.
+    weights : Tensor of shape (r, n) or None
+        Weights of the rows for each run; None for equal weights.
+    train_index, validation_index : int Tensors
+        Numbers of the rows to train on and of the held-out ones.
+    batch_size : int
+    seed : int
+        Of the order of the rows.
+    """
+
+    def __init__(
+        self, rows, target, weights, train_index, validation_index, batch_size, seed
+    ):
+        self.rows = rows
+        self.target = target
+        self.weights = weights
+        self.train_index = train_index
+        self.validation_index = validation_index
+        self.batch_size = batch_size
+        self.seed = seed
+        self.n_train_batches = -(-len(train_index) // batch_size)
+        self.has_validation = len(validation_index) > 0
+
+    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        index = index.to(self.rows.device)
+        X = self.rows.take(index)
+        target = X if self.target is None else self.target[index]
+        return X, target, None if self.weights is None else self.weights[:, index]
+
+    def train(self, epoch: int):
+        """Yield (X, target, weights) batches in an order that depends on the epoch.
+
+        Batches differ by one row at most: a rest of one or two rows would be noise.
+        """
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        order = torch.randperm(len(self.train_index), generator=generator)
+        for index in self.train_index[order].tensor_split(self.n_train_batches):
+            yield self._batch(index)
+
+    def validation(self):
+        """Yield (X, target, weights) batches of the held-out rows."""
+        for index in self.validation_index.split(_EVALUATION_ROWS):
+            yield self._batch(index)
+
+    def sample(self):
+        """One batch of held-out rows, else of training rows."""
+        index = self.validation_index if self.has_validation else self.train_index
+        return self._batch(index[:_EVALUATION_ROWS])
+
+
+def split_rows(n: int, fraction: float, stratify, random_state):
+    """Numbers of the training rows and of the held-out rows.
+
+    With classes in ``stratify`` each is held out in its proportion, except for those
+    with a single row, which is needed for training.
+
+    Raises
+    ------
+    ValueError
+        When no row is left to train on.
+    """
+    everything = np.arange(n)
+    if fraction == 0:
+        return everything, everything[:0]
+    n_validation = int(np.ceil(fraction * n))
+    if n_validation >= n:
+        raise ValueError(
+            f"validation_fraction={fraction} of {n} rows leaves none to train on."
+        )
+    if stratify is None:
+        return _sorted_split(everything, n_validation, None, random_state)
+    _, code, count = np.unique(stratify, return_inverse=True, return_counts=True)
+    single = count[code] == 1
+    rest, n_classes = everything[~single], (count > 1).sum()
+    if n_classes <= n_validation <= len(rest) - n_classes:
+        train, held_out = _sorted_split(rest, n_validation, code[rest], random_state)
+        return np.sort(np.append(train, everything[single])), held_out
+    return _sorted_split(everything, n_validation, None, random_state)
+
+
+def _sorted_split(rows, n_validation, stratify, random_state):
+    train, held_out = train_test_split(
+        rows, test_size=n_validation, stratify=stratify, random_state=random_state
+    )
+    return np.sort(train), np.sort(held_out)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the decoder is to predict, and how its outputs become predictions.
+
+    ``loss`` names a function of ``_functional``; the other fields belong to some
+    tasks only: ``classes`` to classification, ``center`` and ``scale`` to regression.
+    """
+
+    loss: str
+    n_outputs: int
+    tensor: Tensor | None = None  # None: the rows of X themselves
+    classes: np.ndarray | None = None
+    center: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+
+def resolve_task(task: str, y) -> str:
+    """The task that "auto" stands for."""
+    if task != "auto":
+        return task
+    if y is None:
+        return "reconstruction"
+    kind = type_of_target(y, input_name="y")
+    return "regression" if kind.startswith("continuous") else "classification"
+
+
+def encode_labels(y) -> Target:
+    """Class indices, or a matrix of 0 and 1 for several labels."""
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            "y has several columns with more than two classes each, which is not "
+            "supported. Fit one selector for each column, or pass 0/1 indicators."
+        )
+    if kind == "multilabel-indicator":
+        labels = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+        tensor = torch.from_numpy(labels.astype(np.float32))
+        classes = np.arange(labels.shape[1])
+        return Target("binary_cross_entropy", len(classes), tensor, classes)
+    classes, code = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only ({classes[0]!r}): there is nothing to tell apart. "
+            "Use task='reconstruction' to select without a target."
+        )
+    return Target("cross_entropy", len(classes), torch.from_numpy(code), classes)
+
+
+def encode_values(y, weights=None) -> Target:
+    """Standardised values of one or several targets."""
+    values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+    statistics = column_statistics(values, weights)
+    center, scale = statistics.mean, np.where(statistics.std == 0, 1, statistics.std)
+    tensor = torch.from_numpy(((values - center) / scale).astype(np.float32))
+    return Target("squared_error", values.shape[1], tensor, center=center, scale=scale)

@@ -1,0 +1,354 @@
+"""The modules of r concrete autoencoders that train side by side.
+
+Every parameter has a leading run axis r. Run i owns row i of it, drawn from its own
+generator at its own size and padded with zeros where another run selects more
+features, so that a run is the same alone and in company. No module here knows a
+loss, an optimizer or how it is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAPS = ("shared", "per_row", "full", "diagonal", "scalar")
+
+
+def _stack(per_run: Sequence[Tensor]) -> nn.Parameter:
+    """One parameter with a leading run axis, zero-padded to the largest run."""
+    if len({t.shape for t in per_run}) == 1:
+        return nn.Parameter(torch.stack(list(per_run)))
+    size = [max(sizes) for sizes in zip(*(t.shape for t in per_run), strict=True)]
+    stacked = per_run[0].new_zeros(len(per_run), *size)
+    for row, t in zip(stacked, per_run, strict=True):
+        row[tuple(slice(s) for s in t.shape)] = t
+    return nn.Parameter(stacked)
+
+
+def _uniform(*shape: int, fan_in: int, generator: torch.Generator) -> Tensor:
+    """The initial values of ``nn.Linear``, weight and bias alike."""
+    bound = 1 / math.sqrt(max(fan_in, 1))
+    return torch.empty(shape, dtype=torch.float32).uniform_(
+        -bound, bound, generator=generator
+    )
+
+
+def _batched_linear(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """r linear maps: (r, b, n_in), (r, n_out, n_in), (r, 1, n_out) -> (r, b, n_out)."""
+    if len(weight) == 1:
+        # A single product is faster than a batch of one. squeeze, not [0]: the
+        # gradient of an index is a copy of the whole weight.
+        bias = None if bias is None else bias.flatten()
+        return F.linear(z.squeeze(0), weight.squeeze(0), bias).unsqueeze(0)
+    if bias is None:
+        return torch.bmm(z, weight.mT)
+    return torch.baddbmm(bias, z, weight.mT)
+
+
+class _Linear(nn.Module):
+    """r linear layers: (r, b, n_in) -> (r, b, n_out)."""
+
+    def __init__(self, n_in: Sequence[int], n_out: int, generators):
+        super().__init__()
+        weights, biases = zip(
+            *(
+                (
+                    _uniform(n_out, n, fan_in=n, generator=g),
+                    _uniform(1, n_out, fan_in=n, generator=g),
+                )
+                for n, g in zip(n_in, generators, strict=True)
+            ),
+            strict=True,
+        )
+        self.weight, self.bias = _stack(weights), _stack(biases)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _batched_linear(z, self.weight, self.bias)
+
+
+class _LayerNorm(nn.Module):
+    """r layer normalisations over the last axis: (r, b, h) -> (r, b, h)."""
+
+    def __init__(self, n_runs: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_runs, 1, width, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(n_runs, 1, width, dtype=torch.float32))
+
+    def forward(self, z: Tensor) -> Tensor:
+        width = z.shape[-1:]
+        if len(z) == 1:
+            return F.layer_norm(z, width, self.weight.flatten(), self.bias.flatten())
+        return torch.addcmul(self.bias, F.layer_norm(z, width), self.weight)
+
+
+class MLPDecoder(nn.Module):
+    """Decoder of the paper: linear layers, LayerNorm and LeakyReLU(0.2) between them.
+
+    Parameters
+    ----------
+    n_inputs : sequence of r ints
+        Selected features of each run.
+    hidden_layer_sizes : sequence of int
+        Empty for a linear decoder.
+    n_outputs : int
+    generators : sequence of r CPU torch.Generator
+    """
+
+    def __init__(self, n_inputs, hidden_layer_sizes, n_outputs, generators):
+        super().__init__()
+        layers = []
+        sizes = list(n_inputs)
+        for width in hidden_layer_sizes:
+            layers += [_Linear(sizes, width, generators)]
+            layers += [_LayerNorm(len(sizes), width), nn.LeakyReLU(0.2)]
+            sizes = [width] * len(sizes)
+        layers.append(_Linear(sizes, n_outputs, generators))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(r, b, k) -> (r, b, m)."""
+        return self.layers(z)
+
+    def run_state(self, i: int) -> dict[str, Tensor]:
+        """Copy of the state of run i."""
+        return {name: t[i].detach().clone() for name, t in self.state_dict().items()}
+
+    def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
+        for name, t in self.state_dict().items():
+            t[i].copy_(state[name])
+
+
+class CustomDecoder(nn.Module):
+    """Any modules, one for each run, called one after the other.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(n_inputs, n_outputs)`` returns an ``nn.Module`` that maps (b, k) to
+        (b, m).
+    n_inputs : sequence of r ints
+    n_outputs : int
+    """
+
+    def __init__(self, factory: Callable[[int, int], nn.Module], n_inputs, n_outputs):
+        super().__init__()
+        self.n_inputs = list(n_inputs)
+        self.n_outputs = n_outputs
+        self.runs = nn.ModuleList(factory(k, n_outputs) for k in self.n_inputs)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(r, b, k) -> (r, b, m)."""
+        outputs = [
+            module(z[i, :, :k])
+            for i, (module, k) in enumerate(zip(self.runs, self.n_inputs, strict=True))
+        ]
+        expected = (z.shape[1], self.n_outputs)
+        if tuple(outputs[0].shape) != expected:
+            raise ValueError(
+                f"decoder must map {tuple(z[0].shape)} to {expected}, got an output "
+                f"of shape {tuple(outputs[0].shape)}."
+            )
+        return torch.stack(outputs)
+
+    def run_state(self, i: int) -> dict[str, Tensor]:
+        """Copy of the state of run i."""
+        state = self.runs[i].state_dict()
+        return {name: t.detach().clone() for name, t in state.items()}
+
+    def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
+        self.runs[i].load_state_dict(state)
+
+
+def make_decoder(factory, n_inputs, hidden_layer_sizes, n_outputs, generators):
+    """The user's decoder, or the paper's where ``factory`` is None."""
+    if factory is not None:
+        return CustomDecoder(factory, n_inputs, n_outputs)
+    return MLPDecoder(n_inputs, hidden_layer_sizes, n_outputs, generators)
+
+
+class DirectLogits(nn.Module):
+    """Logits that are the parameter themselves: the concrete autoencoder of 2019.
+
+    Parameters
+    ----------
+    k : sequence of r ints
+    n_features : int
+    generators : sequence of r CPU torch.Generator
+    start : sequence of r (int array of shape (k,) or None)
+        Columns at which the rows begin, with ``start_logit`` ahead of the others;
+        None for the almost flat rows of the original: uniform values normalised to
+        sum 1.
+    """
+
+    def __init__(self, k, n_features, generators, *, start, start_logit):
+        super().__init__()
+        self.log_alpha = _stack(
+            [
+                self._initial(k_i, n_features, g, columns, start_logit)
+                for k_i, g, columns in zip(k, generators, start, strict=True)
+            ]
+        )
+
+    @staticmethod
+    def _initial(k, p, generator, columns, start_logit):
+        uniform = torch.rand(k, p, generator=generator, dtype=torch.float32)
+        flat = uniform / uniform.sum(-1, keepdim=True)
+        if columns is None:
+            return flat
+        return F.one_hot(torch.as_tensor(columns), p) * start_logit + flat
+
+    def forward(self) -> Tensor:
+        """(r, k, p)."""
+        return self.log_alpha
+
+
+class IndirectLogits(nn.Module):
+    """Logits computed from an embedding: ``log α = g(Ψ)``, the IP-CAE of 2024.
+
+    Parameters
+    ----------
+    k : sequence of r ints
+    n_features : int
+    generators : sequence of r CPU torch.Generator
+    embedding_dim : int
+        Dimension d of the embedding Ψ (k, d).
+    embedding_init : {"normal", "identity"}
+    map : {"shared", "per_row", "full", "diagonal", "scalar"}
+        Form of g: one linear map for all rows (the method), one for each row, one
+        from all rows to all rows, or an elementwise or a scalar factor (d = p).
+    bias : bool
+    hidden_layer_sizes : sequence of int
+        Widths of layers (linear, LayerNorm, ReLU) in front of the shared map.
+    start : sequence of r (int array of shape (k,) or None)
+        Columns at which the rows begin: row i of Ψ starts along the map's own vector
+        of column ``start[i]``, as far out as gives that column ``start_logit``.
+        Needs the shared map without hidden layers.
+    """
+
+    def __init__(
+        self,
+        k,
+        n_features,
+        generators,
+        *,
+        embedding_dim,
+        embedding_init="normal",
+        map="shared",
+        bias=True,
+        hidden_layer_sizes=(),
+        start,
+        start_logit,
+    ):
+        super().__init__()
+        self.map = map
+        d = embedding_dim
+        embeddings = [
+            torch.eye(d, dtype=torch.float32)[:k_i]
+            if embedding_init == "identity"
+            else torch.randn(k_i, d, generator=g, dtype=torch.float32)
+            for k_i, g in zip(k, generators, strict=True)
+        ]
+        self.hidden = self._hidden(d, hidden_layer_sizes, generators)
+        width = hidden_layer_sizes[-1] if hidden_layer_sizes else d
+        weights, biases = zip(
+            *(
+                self._map_parameters(k_i, width, n_features, g)
+                for k_i, g in zip(k, generators, strict=True)
+            ),
+            strict=True,
+        )
+        self.weight = _stack(weights)
+        self.bias = _stack(biases) if bias else None
+        for psi, W, columns in zip(embeddings, weights, start, strict=True):
+            if columns is not None:
+                own = W[torch.as_tensor(columns)]
+                psi.copy_(start_logit * own / own.square().sum(-1, keepdim=True))
+        self.embedding = _stack(embeddings)
+
+    @staticmethod
+    def _hidden(d, hidden_layer_sizes, generators):
+        layers = []
+        sizes = [d] * len(generators)
+        for width in hidden_layer_sizes:
+            layers += [_Linear(sizes, width, generators)]
+            layers += [_LayerNorm(len(sizes), width), nn.ReLU()]
+            sizes = [width] * len(sizes)
+        return nn.Sequential(*layers)
+
+    def _map_parameters(self, k, d, p, generator):
+        weight_shape, bias_shape = {
+            "shared": ((p, d), (1, p)),
+            "per_row": ((k, p, d), (k, p)),
+            "full": ((k, p, k, d), (k, p)),
+            "diagonal": ((1, p), (1, p)),
+            "scalar": ((1, 1), (1, p)),
+        }[self.map]
+        if self.map in ("diagonal", "scalar"):  # standard normal, as published
+            weight = torch.randn(weight_shape, generator=generator, dtype=torch.float32)
+            return weight, torch.randn(
+                bias_shape, generator=generator, dtype=torch.float32
+            )
+        fan_in = k * d if self.map == "full" else d
+        weight = _uniform(*weight_shape, fan_in=fan_in, generator=generator)
+        return weight, _uniform(*bias_shape, fan_in=fan_in, generator=generator)
+
+    def forward(self) -> Tensor:
+        """(r, k, p)."""
+        psi = self.hidden(self.embedding)
+        if self.map == "shared":
+            return _batched_linear(psi, self.weight, self.bias)
+        if self.map == "per_row":
+            logits = torch.einsum("rkd,rkpd->rkp", psi, self.weight)
+        elif self.map == "full":
+            logits = torch.einsum("rid,rkpid->rkp", psi, self.weight)
+        else:
+            logits = psi * self.weight
+        return logits if self.bias is None else logits + self.bias
+
+
+class ConcreteAutoencoder(nn.Module):
+    """Selector logits and decoder of r runs.
+
+    Parameters
+    ----------
+    logits : nn.Module
+        Returns (r, k, p) when called.
+    decoder : MLPDecoder or CustomDecoder
+    k : sequence of r ints
+        Features that each run selects; the rows beyond them are spare.
+    """
+
+    row_mask: Tensor
+
+    def __init__(self, logits, decoder, k: Sequence[int]):
+        super().__init__()
+        self.logits = logits
+        self.decoder = decoder
+        self.k = list(k)
+        rows = torch.arange(max(self.k))
+        mask = rows < torch.tensor(self.k).unsqueeze(-1)  # (r, k)
+        self.register_buffer("row_mask", mask, persistent=False)
+
+    def forward(self, selected: Tensor) -> Tensor:
+        """Decode selected features: (r, b, k) -> (r, b, m)."""
+        if len(set(self.k)) > 1:
+            selected = selected * self.row_mask.unsqueeze(1)
+        return self.decoder(selected)
+
+    def run_state(self, i: int) -> dict[str, dict[str, Tensor]]:
+        """Copy of the state of run i: tensors of the selector and of the decoder."""
+        logits = self.logits.state_dict().items()
+        return {
+            "selector": {name: t[i].detach().clone() for name, t in logits},
+            "decoder": self.decoder.run_state(i),
+        }
+
+    def load_run_state(self, i: int, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put back a copy made by :meth:`run_state`."""
+        for name, t in self.logits.state_dict().items():
+            t[i].copy_(state["selector"][name])
+        self.decoder.load_run_state(i, state["decoder"])

@@ -1,0 +1,1248 @@
+"""The scikit-learn estimators. Start reading at ``_BaseConcreteSelector.fit``."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import scipy.special
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import SelectorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import (
+    ClassifierTags,
+    check_array,
+    check_consistent_length,
+    check_random_state,
+)
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from ipcae_sklearn import _functional, _parameters
+from ipcae_sklearn._callbacks import (
+    CallbackSupportMixin,
+    EpochReporter,
+    with_callbacks,
+)
+from ipcae_sklearn._data import (
+    Rows,
+    Target,
+    TrainingBatches,
+    check_finite,
+    column_statistics,
+    encode_labels,
+    encode_values,
+    resolve_device,
+    resolve_task,
+    split_rows,
+)
+from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._modules import (
+    MAPS,
+    ConcreteAutoencoder,
+    DirectLogits,
+    IndirectLogits,
+    make_decoder,
+)
+from ipcae_sklearn._training import RunResult, TrainingOptions, train
+
+# Steps of the search and of the tuning that "auto" asks for, in whole epochs. They
+# are what annealing needs, however many rows there are.
+_SEARCH_STEPS, _TUNING_STEPS = 3000, 1000
+# With fewer rows than this, holding some out costs more than it tells.
+_ROWS_TO_VALIDATE = 500
+# Rows looked at to find greedy columns.
+_MOST_ROWS = 10_000
+# How far a row that starts at a greedy column is ahead of all others together.
+_START_LEAD = 3.0
+
+
+@dataclass
+class _Problem:
+    """What ``fit`` has learned about its data before training begins."""
+
+    X: np.ndarray  # or a CSR/CSC matrix
+    columns: np.ndarray  # (p,) numbers of the columns in use
+    center: np.ndarray  # (n_features_in_,)
+    scale: np.ndarray  # (n_features_in_,)
+    k: int
+    target: Target
+    weights: np.ndarray | None  # (n,)
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+
+
+@dataclass
+class _Fitted:
+    """What prediction needs, in numpy and plain Python."""
+
+    columns: np.ndarray  # (p,) numbers of the columns that were in use
+    center: np.ndarray  # (n_features_in_,)
+    scale: np.ndarray  # (n_features_in_,)
+    decoder_order: np.ndarray  # (k,) decoder input of each selected column
+    decoder: object  # the user's factory or None
+    hidden_layer_sizes: tuple[int, ...]
+    n_outputs: int
+    loss: str
+    target_center: np.ndarray | None
+    target_scale: np.ndarray | None
+    decoder_state: dict[str, np.ndarray]
+    selector_state: dict[str, np.ndarray]
+
+    def build_decoder(self, k: int):
+        """The trained decoder as a module of one run."""
+        device = torch.device("cpu")
+        with _training_context(device, 0, self.decoder is not None):
+            generators = [torch.Generator().manual_seed(0)]
+            decoder = make_decoder(
+                self.decoder, [k], self.hidden_layer_sizes, self.n_outputs, generators
+            )
+            decoder.load_run_state(0, _to_tensors(self.decoder_state))
+        return decoder.eval()
+
+
+def _has_target(estimator) -> bool:
+    return getattr(estimator, "task_", None) in ("classification", "regression")
+
+
+def _has_classes(estimator) -> bool:
+    return getattr(estimator, "task_", None) == "classification"
+
+
+def _reconstructs(estimator) -> bool:
+    return getattr(estimator, "task_", None) == "reconstruction"
+
+
+class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
+    """Everything but the logits, in which :class:`CAESelector` and
+    :class:`IPCAESelector` differ.
+    """
+
+    def __init__(
+        self,
+        k=10,
+        *,
+        task="auto",
+        init="random",
+        hidden_layer_sizes=(200,),
+        decoder=None,
+        temperature=(10.0, 0.01),
+        temperature_schedule="exponential",
+        noise="pool",
+        gradient="relaxed",
+        n_gradient_samples=10,
+        diversity=0.0,
+        max_iter="auto",
+        tuning_iter="auto",
+        batch_size="auto",
+        learning_rate_init=1e-3,
+        learning_rate_selector="auto",
+        weight_decay=0.0,
+        validation_fraction="auto",
+        early_stopping=False,
+        n_iter_no_change=10,
+        tol=1e-4,
+        class_weight=None,
+        standardize="auto",
+        n_init=1,
+        device="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=False,
+    ):
+        self.k = k
+        self.task = task
+        self.init = init
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.decoder = decoder
+        self.temperature = temperature
+        self.temperature_schedule = temperature_schedule
+        self.noise = noise
+        self.gradient = gradient
+        self.n_gradient_samples = n_gradient_samples
+        self.diversity = diversity
+        self.max_iter = max_iter
+        self.tuning_iter = tuning_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate_selector = learning_rate_selector
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.class_weight = class_weight
+        self.standardize = standardize
+        self.n_init = n_init
+        self.device = device
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y=None, sample_weight=None):
+        """Select features.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Numeric data without missing values. Memory-mapped and sparse data are
+            read batch by batch and never loaded or densified whole.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
+            Classes, 0/1 indicators of several labels, or values to predict. Not used
+            when the task is reconstruction.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, not negative. A row of weight zero is not seen.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that cannot be used, and when the loss becomes
+            non-finite. An earlier fit is then left as it was.
+        """
+        before = {name: v for name, v in vars(self).items() if name.endswith("_in_")}
+        try:
+            self._check_parameters()
+            device = resolve_device(self.device)
+            X, y, task, sample_weight = self._check_data(X, y, sample_weight)
+            random_state = check_random_state(self.random_state)
+            problem = self._prepare(X, y, task, sample_weight, random_state)
+            options = self._training_options(len(problem.train_rows))
+            reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
+            runs = self._train(problem, options, device, random_state, reporter)
+        except BaseException:
+            self._restore_input_attributes(before)
+            raise
+        self._store(problem, options, task, device, runs)
+        reporter.finish()
+        return self
+
+    def _restore_input_attributes(self, before) -> None:
+        # validate_data has set them; a fit that fails must not leave them behind.
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(before)
+
+    def _check_parameters(self) -> None:
+        check_option, check_number = _parameters.check_option, _parameters.check_number
+        check_option("task", self.task, _parameters.TASKS)
+        check_option("init", self.init, ("random", "greedy"))
+        check_option(
+            "temperature_schedule",
+            self.temperature_schedule,
+            ("exponential", "linear"),
+        )
+        check_option("noise", self.noise, ("pool", "batch", "sample"))
+        gradients = ("relaxed", "straight_through", "gumbel_rao")
+        check_option("gradient", self.gradient, gradients)
+        if self.gradient == "gumbel_rao" and self.noise == "sample":
+            raise ValueError(
+                "gradient='gumbel_rao' draws noise for a batch, not for noise='sample'."
+            )
+        check_option("standardize", self.standardize, ("auto", True, False))
+        for name in ("early_stopping", "warm_start"):
+            check_option(name, getattr(self, name), (True, False))
+        for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
+            check_number(name, getattr(self, name), low=1, integer=True)
+        for name in ("diversity", "weight_decay", "tol"):
+            check_number(name, getattr(self, name), low=0)
+        check_number(
+            "learning_rate_init", self.learning_rate_init, low=0, open_low=True
+        )
+        check_number_or = _parameters.check_number_or
+        check_number_or(
+            "learning_rate_selector",
+            self.learning_rate_selector,
+            ("auto",),
+            low=0,
+            open_low=True,
+        )
+        check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
+        check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
+        check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
+        fraction = self.validation_fraction
+        check_number_or("validation_fraction", fraction, ("auto",), low=0, high=1)
+        if self.decoder is not None and not callable(self.decoder):
+            raise TypeError(
+                "decoder must be None or a callable (n_inputs, n_outputs) -> "
+                f"torch.nn.Module, got {self.decoder!r}."
+            )
+        _parameters.check_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
+        _parameters.check_temperature(self.temperature)
+
+    def _check_data(self, X, y, sample_weight):
+        """Validated X, y, the task, and the weights."""
+        if self.task in ("classification", "regression") and y is None:
+            raise ValueError(
+                f"task={self.task!r} requires y to be passed, but the target y is None."
+            )
+        options = {"accept_sparse": ("csr", "csc"), "ensure_all_finite": False}
+        if y is None or self.task == "reconstruction":
+            X = validate_data(self, X, ensure_min_samples=2, **options)
+            task, y = "reconstruction", None
+        else:
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                multi_output=True,
+                y_numeric=self.task == "regression",
+                ensure_min_samples=2,
+                **options,
+            )
+            if y.ndim == 2 and y.shape[1] == 1 and not scipy.sparse.issparse(y):
+                y = column_or_1d(y, warn=True)
+            task = resolve_task(self.task, y)
+        check_finite(X, getattr(self, "feature_names_in_", None))
+        _parameters.check_class_weight(self.class_weight, task)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        return X, y, task, sample_weight
+
+    def _prepare(self, X, y, task, sample_weight, random_state) -> _Problem:
+        """Scale the columns, encode the target, hold out rows."""
+        n, p = X.shape
+        rows = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
+        statistics = column_statistics(X, sample_weight)
+        k = self._resolve_k(p)
+        columns = _columns_in_use(statistics.std, k)
+        stratify = None
+        if task == "classification":
+            target = encode_labels(y)
+            stratify = y[rows] if target.loss == "cross_entropy" else None
+            _check_several_classes(stratify, sample_weight)
+        elif task == "regression":
+            target = encode_values(y, sample_weight)
+        else:
+            target = Target("squared_error", len(columns))
+        train, held_out = split_rows(
+            len(rows), self._resolve_fraction(len(rows)), stratify, random_state
+        )
+        return _Problem(
+            X=X,
+            columns=columns,
+            center=statistics.mean,
+            scale=self._resolve_scale(statistics.std, task, k),
+            k=k,
+            target=target,
+            weights=self._row_weights(y, sample_weight),
+            train_rows=rows[train],
+            validation_rows=rows[held_out],
+        )
+
+    def _resolve_k(self, n_features: int) -> int:
+        k = _parameters.resolve_k(self.k, n_features)
+        if k > n_features:
+            warnings.warn(
+                f"k={self.k} is greater than n_features={n_features}. All the "
+                "features will be kept.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return min(k, n_features)
+
+    def _resolve_fraction(self, n: int) -> float:
+        if self.validation_fraction == "auto":
+            return 0.15 if n >= _ROWS_TO_VALIDATE else 0.0
+        return self.validation_fraction
+
+    def _resolve_scale(self, std, task, k) -> np.ndarray:
+        """Divisor of each column: its own deviation, or one for all columns."""
+        per_column = self.standardize
+        if self.standardize == "auto":
+            per_column = task != "reconstruction"
+        if per_column:
+            return np.where(std == 0, 1, std)
+        if task == "reconstruction":
+            _warn_if_few_dominate(std, k)
+        largest = std.max() or 1.0
+        return np.full_like(std, largest * np.sqrt(np.mean((std / largest) ** 2)) or 1)
+
+    def _row_weights(self, y, sample_weight) -> np.ndarray | None:
+        weights = sample_weight
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            weights = by_class if weights is None else weights * by_class
+        return None if weights is None else weights / weights.mean()
+
+    def _training_options(self, n_train: int) -> TrainingOptions:
+        """The parameters as the training loop takes them, "auto" resolved."""
+        steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
+        max_iter, tuning_iter = self.max_iter, self.tuning_iter
+        if max_iter == "auto":
+            max_iter = max(20, -(-_SEARCH_STEPS // steps_per_epoch))
+        if tuning_iter == "auto":
+            tuning_iter = max(5, -(-_TUNING_STEPS // steps_per_epoch))
+        rate = self.learning_rate_selector
+        return TrainingOptions(
+            max_iter=max_iter,
+            tuning_iter=tuning_iter,
+            learning_rate=self.learning_rate_init,
+            selector_learning_rate=self._default_rate() if rate == "auto" else rate,
+            weight_decay=self.weight_decay,
+            temperature=_parameters.check_temperature(self.temperature),
+            temperature_schedule=self.temperature_schedule,
+            noise=self.noise,
+            gradient=self.gradient,
+            n_gradient_samples=self.n_gradient_samples,
+            diversity=self.diversity,
+            early_stopping=self.early_stopping,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+        )
+
+    def _resolve_batch_size(self, n_train: int) -> int:
+        """About the square root of the rows, so that epochs grow slower than they."""
+        if self.batch_size != "auto":
+            return min(self.batch_size, n_train)
+        return min(n_train, int(np.clip(2 ** round(np.log2(n_train) / 2), 64, 256)))
+
+    def _train(self, problem, options, device, random_state, reporter):
+        """Train ``n_init`` runs side by side."""
+        order_seed, *seeds = random_state.randint(2**31 - 1, size=1 + self.n_init)
+        seeds = [int(seed) for seed in seeds]
+        columns, target = problem.columns, problem.target
+        with _training_context(device, seeds[0], self.decoder is not None):
+            rows = Rows(
+                problem.X,
+                columns,
+                problem.center[columns],
+                problem.scale[columns],
+                device,
+            )
+            batches = TrainingBatches(
+                rows,
+                None if target.tensor is None else target.tensor.to(device),
+                _weight_rows(problem.weights, self.n_init, device),
+                torch.from_numpy(problem.train_rows),
+                torch.from_numpy(problem.validation_rows),
+                self._resolve_batch_size(len(problem.train_rows)),
+                int(order_seed),
+            )
+            model = self._make_model(problem, rows, seeds).to(device)
+            everything = None
+            if problem.k == len(columns):  # nothing to search for
+                everything = [np.arange(problem.k)] * self.n_init
+            return train(
+                model,
+                batches,
+                getattr(_functional, target.loss),
+                options,
+                seeds=seeds,
+                columns=everything,
+                on_epoch=reporter,
+            )
+
+    def _make_model(self, problem, rows, seeds) -> ConcreteAutoencoder:
+        k = [problem.k] * len(seeds)
+        start = None
+        if self.init == "greedy" and problem.k < len(problem.columns):
+            start = _greedy_start(problem, rows)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        logits = self._make_logits(
+            k, len(problem.columns), generators, [start] * len(k)
+        )
+        decoder = make_decoder(
+            self.decoder,
+            k,
+            self._hidden_layer_sizes(),
+            problem.target.n_outputs,
+            generators,
+        )
+        model = ConcreteAutoencoder(logits, decoder, k)
+        if self.warm_start and self.__sklearn_is_fitted__():
+            self._load_state(model, problem)
+        return model
+
+    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+        sizes = self.hidden_layer_sizes
+        return _parameters.check_sizes("hidden_layer_sizes", sizes)
+
+    def _load_state(self, model, problem) -> None:
+        """Start run 0 of a warm fit where the last fit ended."""
+        last = self._fitted
+        try:
+            if not np.array_equal(last.columns, problem.columns):
+                raise ValueError("other columns vary")
+            state = {
+                "selector": _to_tensors(last.selector_state),
+                "decoder": _to_tensors(last.decoder_state),
+            }
+            with torch.no_grad():
+                model.load_run_state(0, state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                "warm_start=True needs a last fit with warm_start=True and with the "
+                f"same features, targets, k and layer sizes ({error}). Use "
+                "warm_start=False to begin anew."
+            ) from error
+
+    def _store(self, problem, options, task, device, runs: list[RunResult]) -> None:
+        """Set the fitted attributes, numpy and plain Python only."""
+        best = min(runs, key=lambda run: run.loss)
+        columns = problem.columns[best.selection.columns]
+        order = np.argsort(columns)
+        per_column = len(np.unique(problem.scale)) > 1
+        unit = 1.0 if task != "reconstruction" or per_column else problem.scale[0] ** 2
+        self.task_ = task
+        self.device_ = str(device)
+        self.selected_indices_ = columns[order]
+        self.n_unique_ = best.selection.n_unique
+        self.converged_ = best.converged
+        self.history_ = {
+            name: values * unit if name.endswith("loss") else values
+            for name, values in best.history.items()
+        }
+        self.n_iter_ = len(best.history["train_loss"])
+        self.restart_losses_ = np.array([run.loss for run in runs]) * unit
+        self.__dict__.pop("classes_", None)
+        if task == "classification":
+            self.classes_ = problem.target.classes
+        self.probabilities_ = np.zeros((problem.k, len(problem.scale)), np.float32)
+        self.probabilities_[:, problem.columns] = best.probabilities[order]
+        self.scores_ = self.probabilities_.max(axis=0)
+        self.ranking_ = _ranking(self.scores_, self.selected_indices_)
+        self.importances_ = best.importances[order] * unit
+        self._fitted = _Fitted(
+            columns=problem.columns,
+            center=problem.center,
+            scale=problem.scale,
+            decoder_order=order,
+            decoder=self.decoder,
+            hidden_layer_sizes=self._hidden_layer_sizes(),
+            n_outputs=problem.target.n_outputs,
+            loss=problem.target.loss,
+            target_center=problem.target.center,
+            target_scale=problem.target.scale,
+            decoder_state=_to_arrays(best.state["decoder"]),
+            selector_state=_to_arrays(
+                best.state["selector"] if self.warm_start else {}
+            ),
+        )
+        if not best.converged:
+            warnings.warn(
+                f"Some of the {problem.k} selector rows were not sure of their column "
+                f"when the search ended after {options.max_iter} epochs. Increase "
+                "max_iter or learning_rate_selector.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_fitted")
+
+    def _get_support_mask(self):
+        check_is_fitted(self)
+        mask = np.zeros(self.n_features_in_, dtype=bool)
+        mask[self.selected_indices_] = True
+        return mask
+
+    @available_if(_reconstructs)
+    def reconstruct(self, X):
+        """Estimate all features from the selected ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, k)
+            The selected features, as :meth:`transform` returns them.
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+            In the units of the training data.
+        """
+        check_is_fitted(self)
+        X = check_array(X, accept_sparse="csr")
+        k = len(self.selected_indices_)
+        if X.shape[1] != k:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but reconstruct takes the {k} selected "
+                "ones, as transform returns them."
+            )
+        in_use = self._fitted.columns
+        full = np.tile(self._fitted.center, (X.shape[0], 1))
+        full[:, in_use] += self._decode(X) * self._fitted.scale[in_use]
+        return full
+
+    @available_if(_has_target)
+    def predict(self, X):
+        """Predict the target with the jointly trained decoder.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            All features, as in :meth:`fit`.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Classes, 0/1 indicators of several labels, or values in the units of the
+            training target.
+        """
+        outputs = self._decode_selected(X)
+        if self.task_ == "regression":
+            values = outputs * self._fitted.target_scale + self._fitted.target_center
+            return values[:, 0] if values.shape[1] == 1 else values
+        if self._fitted.loss == "binary_cross_entropy":
+            return (outputs > 0).astype(int)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    @available_if(_has_classes)
+    def predict_proba(self, X):
+        """Predict the probabilities of the classes with the joint decoder.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            All features, as in :meth:`fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1. With several labels,
+            the probability of each.
+        """
+        outputs = self._decode_selected(X)
+        if self._fitted.loss == "binary_cross_entropy":
+            return scipy.special.expit(outputs)
+        return scipy.special.softmax(outputs, axis=1)
+
+    def score(self, X, y=None, sample_weight=None):
+        """Score of the jointly trained decoder; larger is better.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
+            Not used when the task is reconstruction.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        score : float
+            R² of the reconstruction of all features, columns weighted by their
+            variance in the units of the fit; accuracy; or R² of the prediction.
+        """
+        check_is_fitted(self)
+        if self.task_ == "reconstruction":
+            X = self._check_features(X)
+            full = self._scaled(_dense(X))
+            outputs = self._decode(X[:, self.selected_indices_])
+            return r2_score(
+                full,
+                outputs,
+                sample_weight=sample_weight,
+                multioutput="variance_weighted",
+            )
+        if y is None:
+            raise ValueError(f"score requires y when the task is {self.task_}.")
+        metric = r2_score if self.task_ == "regression" else accuracy_score
+        return metric(y, self.predict(X), sample_weight=sample_weight)
+
+    def _check_features(self, X):
+        return validate_data(self, X, accept_sparse="csr", reset=False)
+
+    def _scaled(self, X):
+        in_use = self._fitted.columns
+        return (X[:, in_use] - self._fitted.center[in_use]) / self._fitted.scale[in_use]
+
+    def _decode_selected(self, X):
+        check_is_fitted(self)
+        return self._decode(self._check_features(X)[:, self.selected_indices_])
+
+    def _decode(self, X) -> np.ndarray:
+        """Outputs of the decoder for the selected features, on the CPU."""
+        fitted, selected = self._fitted, self.selected_indices_
+        Z = (_dense(X) - fitted.center[selected]) / fitted.scale[selected]
+        inputs = torch.from_numpy(Z[:, np.argsort(fitted.decoder_order)])
+        # In float64 a row's prediction does not depend on the rows beside it.
+        decoder = fitted.build_decoder(len(selected)).double()
+        with torch.inference_mode():
+            return decoder(inputs.double().unsqueeze(0))[0].numpy()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = self.task in ("classification", "regression")
+        tags.target_tags.multi_output = True
+        # Not a classifier, but after a fit with classes it has predict_proba.
+        tags.classifier_tags = ClassifierTags()
+        return tags
+
+
+@contextlib.contextmanager
+def _training_context(device, seed, global_generator: bool):
+    """Torch's global settings as training needs them, put back afterwards."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.device("cpu"))
+        if global_generator:  # a user's module draws from it
+            devices = [device] if device.type == "cuda" else []
+            stack.enter_context(torch.random.fork_rng(devices))
+            torch.manual_seed(seed)
+        yield
+
+
+def _check_sample_weight(sample_weight, X) -> np.ndarray:
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weights.ndim != 1:
+        raise ValueError("sample_weight must be 1D: one weight for each row.")
+    check_consistent_length(X, weights)
+    if (weights < 0).any():
+        raise ValueError("sample_weight must not be negative.")
+    if np.count_nonzero(weights) < 2:
+        raise ValueError(
+            "sample_weight is zero for all rows but at most one: nothing to learn from."
+        )
+    return weights
+
+
+def _check_several_classes(y, sample_weight) -> None:
+    if y is not None and sample_weight is not None and len(np.unique(y)) < 2:
+        raise ValueError(
+            "sample_weight is zero for all classes but one: there is nothing to tell "
+            "apart."
+        )
+
+
+def _columns_in_use(std, k: int) -> np.ndarray:
+    """The columns that vary; all, if there are fewer than k of these."""
+    varying = np.flatnonzero(std)
+    return varying if len(varying) >= k else np.arange(len(std))
+
+
+def _warn_if_few_dominate(std, k: int) -> None:
+    variance = np.sort((std / (std.max() or 1)) ** 2)[::-1]
+    n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
+    if n_dominant < min(k, 0.1 * len(std)):
+        warnings.warn(
+            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
+            "will dominate its reconstruction, which is measured in the units of X. "
+            "If the units differ, use standardize=True.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _weight_rows(weights, n_runs, device):
+    """Row weights for each run, (r, n), or None."""
+    if weights is None:
+        return None
+    row = torch.from_numpy(weights.astype(np.float32)).to(device)
+    return row.expand(n_runs, -1)
+
+
+def _greedy_start(problem, rows) -> np.ndarray:
+    """Columns found by greedy column-subset selection, to start the rows at."""
+    index = problem.train_rows
+    if len(index) > _MOST_ROWS:
+        index = index[np.linspace(0, len(index) - 1, _MOST_ROWS).astype(int)]
+    X = rows.take(torch.from_numpy(index).to(rows.device)).cpu().numpy()
+    target = problem.target
+    y = (
+        None
+        if target.tensor is None
+        else target.tensor[torch.from_numpy(index)].numpy()
+    )
+    if y is not None and target.loss == "cross_entropy":
+        y = np.eye(target.n_outputs)[y]
+    weights = None if problem.weights is None else problem.weights[index]
+    return greedy_columns(X, problem.k, target=y, sample_weight=weights)
+
+
+def _ranking(scores, selected) -> np.ndarray:
+    """1 for the selected columns, then 2, 3, ... in order of falling score."""
+    rest = np.setdiff1d(np.arange(len(scores)), selected)
+    ranking = np.ones(len(scores), dtype=int)
+    ranking[rest[np.argsort(-scores[rest], kind="stable")]] += np.arange(len(rest)) + 1
+    return ranking
+
+
+def _dense(X) -> np.ndarray:
+    return X.toarray() if scipy.sparse.issparse(X) else X
+
+
+def _to_arrays(state) -> dict[str, np.ndarray]:
+    return {name: t.cpu().numpy() for name, t in state.items()}
+
+
+def _to_tensors(state) -> dict[str, torch.Tensor]:
+    # torch shares memory with numpy; a copy keeps the fitted state as it is.
+    return {name: torch.tensor(array) for name, array in state.items()}
+
+
+class CAESelector(_BaseConcreteSelector):
+    """Feature selection with a concrete autoencoder.
+
+    Learns k rows of logits over the features, directly, together with a decoder that
+    works with the features they select. Gumbel noise and a falling temperature turn
+    the rows from soft mixtures into choices [1]_.
+
+    Parameters
+    ----------
+    k : int, float or "all", default=10
+        Number of features to keep: a count, a fraction in (0, 1) of the features
+        (rounded down), or all. More than there are keeps all, with a warning.
+    task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
+        What the selected features are to be good for: to reconstruct all features, or
+        to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
+        type of ``y``: float values that are not whole numbers make a regression.
+    init : {"random", "greedy"}, default="random"
+        Where the rows of the selector begin: anywhere, or at the columns of
+        :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
+        being forgotten.
+    hidden_layer_sizes : int or sequence of int, default=(200,)
+        Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
+        () for a linear decoder.
+    decoder : callable, default=None
+        ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
+        place of the built-in decoder, mapping (batch, n_inputs) to
+        (batch, n_outputs). To pickle the selector it must be importable.
+    temperature : (float, float), default=(10.0, 0.01)
+        Temperature of the relaxation at the first and the last step of the search.
+    temperature_schedule : {"exponential", "linear"}, default="exponential"
+        How the temperature falls from step to step.
+    noise : {"pool", "batch", "sample"}, default="pool"
+        Gumbel noise: one draw for each batch, read at random places of a pool of
+        values that is renewed now and then; one fresh draw for each batch; or one for
+        each row of each batch, as published, at many times the cost.
+    gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
+        Gradient estimator: of the relaxed selection; hard selection forward and
+        relaxed backward; or the latter averaged over several relaxations.
+    n_gradient_samples : int, default=10
+        Relaxations that "gumbel_rao" averages over.
+    diversity : float, default=0.0
+        Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
+        added to the objective to keep rows apart.
+    max_iter : int or "auto", default="auto"
+        Epochs of the search. "auto" takes as many as make 3,000 steps, at least 20.
+    tuning_iter : int or "auto", default="auto"
+        Epochs after the search in which the decoder alone is trained, on the columns
+        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
+        at least 5; 0 for none, as published.
+    batch_size : int or "auto", default="auto"
+        Rows of a batch. "auto" takes the power of two nearest to the square root of
+        the number of rows, between 64 and 256.
+    learning_rate_init : float, default=1e-3
+        Learning rate of the decoder (Adam).
+    learning_rate_selector : float or "auto", default="auto"
+        Learning rate of the selector's parameters; "auto" is 0.05.
+    weight_decay : float, default=0.0
+        Decoupled weight decay of the decoder.
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out, stratified by class; the model with the lowest
+        loss on them is the one kept. "auto" is 0.15, and 0 with fewer than 500 rows.
+        With 0 the last model is kept.
+    early_stopping : bool, default=False
+        Whether to end the search as soon as the loss has stalled. By default it ends
+        early only when every row is sure of its column, too.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which the loss has stalled.
+    tol : float, default=1e-4
+        Smallest improvement of the loss that counts, in standardised units.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn.
+    standardize : bool or "auto", default="auto"
+        Whether each column is divided by its standard deviation. "auto" does so for a
+        target, where the unit of a column must not matter, and not for a
+        reconstruction, which is measured in the units of X.
+    n_init : int, default=1
+        Runs trained side by side from different initial values. The one of the lowest
+        loss is kept.
+    device : str, torch.device or "auto", default="auto"
+        Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
+        made on the CPU.
+    warm_start : bool, default=False
+        Whether a fit begins with the parameters that the last one ended with.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial values, noise, order of the rows and rows held out.
+    verbose : bool, default=False
+        Whether to print a line an epoch.
+
+    Attributes
+    ----------
+    selected_indices_ : ndarray of shape (k,)
+        The selected columns, in increasing order.
+    scores_ : ndarray of shape (n_features_in_,)
+        Largest probability that a row of the selector gives to each feature.
+    ranking_ : ndarray of shape (n_features_in_,)
+        1 for the selected features, 2 and on for the others by falling score.
+    importances_ : ndarray of shape (k,)
+        Loss added when a selected column is replaced by its mean, with the decoder as
+        it is, on (up to 1,024 of) the held-out rows.
+    probabilities_ : ndarray of shape (k, n_features_in_)
+        Probabilities of the selector's rows at temperature 1; row i belongs to
+        ``selected_indices_[i]``.
+    n_unique_ : int
+        Distinct columns among the most probable ones of the rows, before a duplicate
+        is replaced by the next best column.
+    history_ : dict of ndarray of shape (n_iter_,)
+        Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
+        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
+        and "gjsd". Losses are mean squared errors in the units of X for a
+        reconstruction (standardised, if the columns are), of standardised targets for
+        a regression, and cross-entropies in nats for classes.
+    n_iter_ : int
+        Epochs of search and tuning.
+    converged_ : bool
+        Whether every row gave its column a probability of 0.9 when the search ended.
+    restart_losses_ : ndarray of shape (n_init,)
+        Loss of each run's kept model; the smallest is that of the selector.
+    task_ : str
+        The task that "auto" stood for.
+    classes_ : ndarray of shape (n_classes,)
+        Classification only.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Number of features seen in :meth:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, when all are strings.
+
+    See Also
+    --------
+    IPCAESelector : Computes the logits from an embedding, which trains more stably.
+    sklearn.feature_selection.SelectKBest : Scores each feature by itself.
+
+    Notes
+    -----
+    Exactly k distinct columns are returned: where several rows prefer the same
+    column, the most probable assignment of distinct columns is taken.
+
+    References
+    ----------
+    .. [1] M. F. Balın, A. Abid, J. Zou, "Concrete Autoencoders: Differentiable
+       Feature Selection and Reconstruction", ICML 2019. arXiv:1901.09346
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from ipcae_sklearn import CAESelector
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> selector = CAESelector(k=10, max_iter=20, random_state=0).fit(X)
+    >>> selector.transform(X).shape
+    (1797, 10)
+    >>> selector.reconstruct(selector.transform(X)).shape
+    (1797, 64)
+    """
+
+    def _make_logits(self, k, n_features, generators, start):
+        return DirectLogits(
+            k,
+            n_features,
+            generators,
+            start=start,
+            start_logit=_START_LEAD + np.log(n_features),
+        )
+
+    def _default_rate(self) -> float:
+        return 0.05
+
+
+class IPCAESelector(_BaseConcreteSelector):
+    """Feature selection with an indirectly parameterized concrete autoencoder.
+
+    Learns k rows of logits over the features together with a decoder that works with
+    the features they select; Gumbel noise and a falling temperature turn the rows
+    from soft mixtures into choices. The logits are computed from an embedding by a
+    learned linear map, ``log α = Ψ Wᵀ + b``, which trains stably and seldom picks a
+    feature twice [1]_.
+
+    Parameters
+    ----------
+    k : int, float or "all", default=10
+        Number of features to keep: a count, a fraction in (0, 1) of the features
+        (rounded down), or all. More than there are keeps all, with a warning.
+    task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
+        What the selected features are to be good for: to reconstruct all features, or
+        to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
+        type of ``y``: float values that are not whole numbers make a regression.
+    embedding_dim : int or "n_features", default=32
+        Dimension d of the embedding Ψ (k, d). "n_features" is the setting of the
+        paper's tables; memory and time grow as (k + n_features) d.
+    embedding_init : {"normal", "identity"}, default="normal"
+        Ψ begins with standard normal values, or with rows of the identity.
+    map : {"shared", "per_row", "full", "diagonal", "scalar"}, default="shared"
+        The map from embedding to logits: one linear map for all rows (the method of
+        the paper), one for each row, one from all rows to all rows, an elementwise
+        factor, or a scalar. The last two have d = n_features.
+    map_bias : bool, default=True
+        Whether the map has a bias.
+    map_hidden_layer_sizes : int or sequence of int, default=()
+        Widths of hidden layers (LayerNorm, ReLU) in front of a shared map.
+    init : {"random", "greedy"}, default="random"
+        Where the rows of the selector begin: anywhere, or at the columns of
+        :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
+        being forgotten.
+    hidden_layer_sizes : int or sequence of int, default=(200,)
+        Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
+        () for a linear decoder.
+    decoder : callable, default=None
+        ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
+        place of the built-in decoder, mapping (batch, n_inputs) to
+        (batch, n_outputs). To pickle the selector it must be importable.
+    temperature : (float, float), default=(10.0, 0.01)
+        Temperature of the relaxation at the first and the last step of the search.
+    temperature_schedule : {"exponential", "linear"}, default="exponential"
+        How the temperature falls from step to step.
+    noise : {"pool", "batch", "sample"}, default="pool"
+        Gumbel noise: one draw for each batch, read at random places of a pool of
+        values that is renewed now and then; one fresh draw for each batch; or one for
+        each row of each batch, as published, at many times the cost.
+    gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
+        Gradient estimator: of the relaxed selection; hard selection forward and
+        relaxed backward; or the latter averaged over several relaxations.
+    n_gradient_samples : int, default=10
+        Relaxations that "gumbel_rao" averages over.
+    diversity : float, default=0.0
+        Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
+        added to the objective to keep rows apart.
+    max_iter : int or "auto", default="auto"
+        Epochs of the search. "auto" takes as many as make 3,000 steps, at least 20.
+    tuning_iter : int or "auto", default="auto"
+        Epochs after the search in which the decoder alone is trained, on the columns
+        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
+        at least 5; 0 for none, as published.
+    batch_size : int or "auto", default="auto"
+        Rows of a batch. "auto" takes the power of two nearest to the square root of
+        the number of rows, between 64 and 256.
+    learning_rate_init : float, default=1e-3
+        Learning rate of the decoder (Adam).
+    learning_rate_selector : float or "auto", default="auto"
+        Learning rate of the selector's parameters; "auto" is 0.01.
+    weight_decay : float, default=0.0
+        Decoupled weight decay of the decoder.
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out, stratified by class; the model with the lowest
+        loss on them is the one kept. "auto" is 0.15, and 0 with fewer than 500 rows.
+        With 0 the last model is kept.
+    early_stopping : bool, default=False
+        Whether to end the search as soon as the loss has stalled. By default it ends
+        early only when every row is sure of its column, too.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which the loss has stalled.
+    tol : float, default=1e-4
+        Smallest improvement of the loss that counts, in standardised units.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn.
+    standardize : bool or "auto", default="auto"
+        Whether each column is divided by its standard deviation. "auto" does so for a
+        target, where the unit of a column must not matter, and not for a
+        reconstruction, which is measured in the units of X.
+    n_init : int, default=1
+        Runs trained side by side from different initial values. The one of the lowest
+        loss is kept.
+    device : str, torch.device or "auto", default="auto"
+        Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
+        made on the CPU.
+    warm_start : bool, default=False
+        Whether a fit begins with the parameters that the last one ended with.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial values, noise, order of the rows and rows held out.
+    verbose : bool, default=False
+        Whether to print a line an epoch.
+
+    Attributes
+    ----------
+    selected_indices_ : ndarray of shape (k,)
+        The selected columns, in increasing order.
+    scores_ : ndarray of shape (n_features_in_,)
+        Largest probability that a row of the selector gives to each feature.
+    ranking_ : ndarray of shape (n_features_in_,)
+        1 for the selected features, 2 and on for the others by falling score.
+    importances_ : ndarray of shape (k,)
+        Loss added when a selected column is replaced by its mean, with the decoder as
+        it is, on (up to 1,024 of) the held-out rows.
+    probabilities_ : ndarray of shape (k, n_features_in_)
+        Probabilities of the selector's rows at temperature 1; row i belongs to
+        ``selected_indices_[i]``.
+    n_unique_ : int
+        Distinct columns among the most probable ones of the rows, before a duplicate
+        is replaced by the next best column.
+    history_ : dict of ndarray of shape (n_iter_,)
+        Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
+        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
+        and "gjsd". Losses are mean squared errors in the units of X for a
+        reconstruction (standardised, if the columns are), of standardised targets for
+        a regression, and cross-entropies in nats for classes.
+    n_iter_ : int
+        Epochs of search and tuning.
+    converged_ : bool
+        Whether every row gave its column a probability of 0.9 when the search ended.
+    restart_losses_ : ndarray of shape (n_init,)
+        Loss of each run's kept model; the smallest is that of the selector.
+    task_ : str
+        The task that "auto" stood for.
+    classes_ : ndarray of shape (n_classes,)
+        Classification only.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Number of features seen in :meth:`fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, when all are strings.
+
+    See Also
+    --------
+    CAESelector : Learns the logits directly.
+    sklearn.feature_selection.SelectKBest : Scores each feature by itself.
+
+    Notes
+    -----
+    Exactly k distinct columns are returned: where several rows prefer the same
+    column, the most probable assignment of distinct columns is taken.
+
+    The protocol of the paper is ``embedding_dim="n_features", noise="sample",
+    max_iter=200, tuning_iter=0, batch_size=128, learning_rate_selector=1e-3`` (a
+    batch size of 16 for small data sets).
+
+    References
+    ----------
+    .. [1] A. Nilsson, K. Wijk, S. B. C. Gutha, E. Englesson, A. Hotti, C. Saccardi,
+       O. Kviman, J. Lagergren, R. Vinuesa, H. Azizpour, "Indirectly Parameterized
+       Concrete Autoencoders", ICML 2024. arXiv:2403.00563
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> from ipcae_sklearn import IPCAESelector
+    >>> X, y = load_digits(return_X_y=True)
+    >>> selector = IPCAESelector(k=10, max_iter=20, random_state=0)
+    >>> pipeline = make_pipeline(selector, SVC()).fit(X, y)
+    >>> selector.get_support(indices=True).shape
+    (10,)
+    """
+
+    def __init__(
+        self,
+        k=10,
+        *,
+        task="auto",
+        embedding_dim=32,
+        embedding_init="normal",
+        map="shared",
+        map_bias=True,
+        map_hidden_layer_sizes=(),
+        init="random",
+        hidden_layer_sizes=(200,),
+        decoder=None,
+        temperature=(10.0, 0.01),
+        temperature_schedule="exponential",
+        noise="pool",
+        gradient="relaxed",
+        n_gradient_samples=10,
+        diversity=0.0,
+        max_iter="auto",
+        tuning_iter="auto",
+        batch_size="auto",
+        learning_rate_init=1e-3,
+        learning_rate_selector="auto",
+        weight_decay=0.0,
+        validation_fraction="auto",
+        early_stopping=False,
+        n_iter_no_change=10,
+        tol=1e-4,
+        class_weight=None,
+        standardize="auto",
+        n_init=1,
+        device="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=False,
+    ):
+        super().__init__(
+            k,
+            task=task,
+            init=init,
+            hidden_layer_sizes=hidden_layer_sizes,
+            decoder=decoder,
+            temperature=temperature,
+            temperature_schedule=temperature_schedule,
+            noise=noise,
+            gradient=gradient,
+            n_gradient_samples=n_gradient_samples,
+            diversity=diversity,
+            max_iter=max_iter,
+            tuning_iter=tuning_iter,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            learning_rate_selector=learning_rate_selector,
+            weight_decay=weight_decay,
+            validation_fraction=validation_fraction,
+            early_stopping=early_stopping,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            class_weight=class_weight,
+            standardize=standardize,
+            n_init=n_init,
+            device=device,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.embedding_dim = embedding_dim
+        self.embedding_init = embedding_init
+        self.map = map
+        self.map_bias = map_bias
+        self.map_hidden_layer_sizes = map_hidden_layer_sizes
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        _parameters.check_option("map", self.map, MAPS)
+        _parameters.check_option("map_bias", self.map_bias, (True, False))
+        options = ("normal", "identity")
+        _parameters.check_option("embedding_init", self.embedding_init, options)
+        _parameters.check_number_or(
+            "embedding_dim", self.embedding_dim, ("n_features",), low=1, integer=True
+        )
+        name = "map_hidden_layer_sizes"
+        hidden = _parameters.check_sizes(name, self.map_hidden_layer_sizes)
+        if hidden and self.map != "shared":
+            raise ValueError(f"{name} needs map='shared', got map={self.map!r}.")
+        if self.init == "greedy" and (hidden or self.map != "shared"):
+            raise ValueError(
+                "init='greedy' needs map='shared' and no map_hidden_layer_sizes."
+            )
+
+    def _make_logits(self, k, n_features, generators, start):
+        d = self.embedding_dim
+        if d == "n_features" or self.map in ("diagonal", "scalar"):
+            d = n_features
+        if self.embedding_init == "identity" and d < max(k):
+            raise ValueError(
+                f"embedding_init='identity' needs embedding_dim >= k={max(k)}, got {d}."
+            )
+        name = "map_hidden_layer_sizes"
+        return IndirectLogits(
+            k,
+            n_features,
+            generators,
+            embedding_dim=d,
+            embedding_init=self.embedding_init,
+            map=self.map,
+            bias=self.map_bias,
+            hidden_layer_sizes=_parameters.check_sizes(
+                name, self.map_hidden_layer_sizes
+            ),
+            start=start,
+            start_logit=_START_LEAD + np.log(n_features),
+        )
+
+    def _default_rate(self) -> float:
+        return 0.01

@@ -1,50 +1,61 @@
-# make demo and make test need Python 3.10 or newer and make, nothing else.
+# `make demo` and `make test` are all the set-up there is: each first makes the virtual
+# environment if it is missing or out of date. ARGS="..." is handed on to the command.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two pips in one environment would step on each other.
+.NOTPARALLEL:
+
 PYTHON ?= python3
-BIN := .venv/bin
-INSTALLED := .venv/installed
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+# Errors only.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test lint format docs bench-selectors bench-speed clean
+.PHONY: help demo test lint format docs bench-selectors clean
 
-help:
-	@echo "make demo             the quickstart on real data: a table and a picture"
-	@echo "make test             style, types and tests; ARGS='-k name' goes to pytest"
-	@echo "make lint | format    check or mend the style"
-	@echo "make docs             the documentation as HTML in docs/_build"
-	@echo "make bench-selectors  default selectors on real data (see docs/benchmarks.md)"
-	@echo "make bench-speed      a training step against its floor"
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
-# torch comes first and alone: its exact version has a build without CUDA where one is
-# provided, which a later request must not replace.
-$(INSTALLED): pyproject.toml constraints.txt
-	@test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
-	@touch $@
+demo: $(VENV)/.installed-test  ## Run the quickstart example.
+	$(BIN)/python examples/quickstart.py $(ARGS)
 
-demo: $(INSTALLED)
-	$(BIN)/python examples/quickstart.py
-
-test: lint
+# One thread for each worker, or two workers would fight for two cores.
+test: lint  ## Lint, then run the tests and doctests (ARGS go to pytest).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(VENV)/.installed-test  ## Check style, formatting and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy ipcae_sklearn
 
-format: $(INSTALLED)
-	$(BIN)/ruff format .
+format: $(VENV)/.installed-test  ## Repair style and formatting where a tool can.
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
-docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	$(BIN)/sphinx-build -W -b html docs docs/_build
+docs: $(VENV)/.installed-docs  ## Build the documentation into docs/_build.
+	$(BIN)/sphinx-build -W --keep-going docs docs/_build $(ARGS)
 
-bench-selectors: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/selectors.py
+bench-selectors: $(VENV)/.installed-bench  ## Measure the selectors on real data.
+	$(BIN)/python benchmarks/selectors.py $(ARGS)
 
-bench-speed: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
+clean:  ## Remove what was built; the environment stays.
+	rm -rf build dist *.egg-info docs/_build examples/*.png
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -exec rm -rf {} +
 
-clean:
-	rm -rf .venv docs/_build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The package, editable, with the extra that the stamp is named after. torch comes first
+# and alone: asked for together with the rest, a build with gigabytes of CUDA libraries
+# may be chosen.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): $(TORCH) and the package with [$*]"
+	@$(PIP) install $(TORCH)
+	@$(PIP) install -c constraints.txt -e '.[$*]'
+	@touch $@

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
-from sklearn.feature_selection import SelectKBest, SelectorMixin
+from sklearn.feature_selection import SelectKBest, SelectorMixin, VarianceThreshold
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
@@ -50,19 +50,21 @@ class RandomSelector(SelectorMixin, BaseEstimator):
 
 def search(selector, X, y):
     """A grid search over k, and the seconds it took."""
-    pipeline = make_pipeline(selector, SVC())
-    name = pipeline.steps[0][0]
+    # SelectKBest divides by the variance; some pixels are white in every image.
+    pipeline = make_pipeline(VarianceThreshold(), selector, SVC())
+    k = f"{pipeline.steps[1][0]}__k"
     started = time.perf_counter()
-    grid = GridSearchCV(pipeline, {f"{name}__k": N_PIXELS}, cv=3).fit(X, y)
+    grid = GridSearchCV(pipeline, {k: N_PIXELS}, cv=3).fit(X, y)
     return grid, time.perf_counter() - started
 
 
-def draw(selector, X, path):
+def draw(pipeline, X, path):
     """The selected pixels over the mean image, and the training curves."""
-    history = selector.history_
+    history = pipeline[1].history_
+    numbers = np.arange(X.shape[1], dtype=float).reshape(1, -1)
+    rows, columns = np.divmod(pipeline[:-1].transform(numbers)[0], 8)
     figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained")
     axes[0].imshow(X.mean(axis=0).reshape(8, 8), cmap="gray_r")
-    rows, columns = np.divmod(selector.selected_indices_, 8)
     axes[0].scatter(
         columns, rows, marker="s", s=120, facecolors="none", edgecolors="C3"
     )
@@ -91,17 +93,13 @@ def main():
     print(f"{'selector':16}{'k':>4}{'cross-validated':>18}{'test':>8}{'seconds':>10}")
     for name, selector in selectors.items():
         grid, seconds = search(selector, X_train, y_train)
-        results = grid.cv_results_
-        for (k,), accuracy in zip(
-            (p.values() for p in results["params"]),
-            results["mean_test_score"],
-            strict=True,
-        ):
-            best = k == next(iter(grid.best_params_.values()))
+        accuracies = grid.cv_results_["mean_test_score"]
+        for i, (k, accuracy) in enumerate(zip(N_PIXELS, accuracies, strict=True)):
+            best = i == grid.best_index_
             test = f"{grid.score(X_test, y_test):8.3f}{seconds:10.1f}" if best else ""
             print(f"{name:16}{k:>4}{accuracy:>18.3f}{test}")
         if name == "IPCAESelector":
-            draw(grid.best_estimator_[0], X_train, PICTURE)
+            draw(grid.best_estimator_, X_train, PICTURE)
     print(f"Picture: {PICTURE.name}")
 
 

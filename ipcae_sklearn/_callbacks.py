@@ -18,7 +18,7 @@ except ImportError:
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's mixin, which this version does not have."""
 
-    def with_callbacks(method):  # type: ignore[misc]
+    def with_callbacks(method):
         return method
 
 

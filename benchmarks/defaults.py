@@ -2,8 +2,8 @@
 
 For each data set and seed: the test score of the jointly trained decoder, of a default
 SVM and of extremely randomised trees on the selected columns, the share of distinct
-columns before repair, and seconds. ``python benchmarks/selectors.py`` appends to
-``results/selectors.jsonl`` and goes on where it was stopped.
+columns before repair, and seconds. ``python benchmarks/defaults.py`` appends to
+``results/defaults.jsonl`` and goes on where it was stopped.
 """
 
 import time
@@ -89,7 +89,7 @@ def downstream(split, columns, task, seed):
 
 def main():
     options = parser(__doc__).parse_args()
-    results = Results("selectors", "python benchmarks/selectors.py")
+    results = Results("defaults", "python benchmarks/defaults.py")
     for seed in range(1 if options.quick else options.seeds):
         for name, case in CASES.items():
             split = load_split(name, options.data, seed)

@@ -1,0 +1,72 @@
+"""How often default selectors find the features that were planted.
+
+Three kinds of synthetic data, ten seeds each: a linear target, an XOR of two features
+(no single feature tells anything), and redundant blocks without a target, of which a
+good selection takes one column each. ``python benchmarks/planted.py`` appends to
+``results/planted.jsonl`` and goes on where it was stopped.
+"""
+
+import time
+
+import numpy as np
+from common import Results, parser
+from sklearn.feature_selection import SelectKBest, f_classif, f_regression
+
+from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
+from ipcae_sklearn.datasets import make_blocks, make_linear, make_xor
+
+
+def linear(seed):
+    X, y, relevant = make_linear(random_state=seed)
+    return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
+
+
+def xor(seed):
+    X, y, relevant = make_xor(random_state=seed)
+    return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
+
+
+def blocks(seed):
+    X, block = make_blocks(random_state=seed)
+    k = block.max() + 1
+    return X, None, k, lambda columns: len(np.unique(block[columns])) / k
+
+
+def univariate(X, y, k, seed):
+    if y is None:
+        return np.argsort(-X.var(axis=0))[:k]
+    score = f_regression if np.issubdtype(y.dtype, np.floating) else f_classif
+    return SelectKBest(score, k=k).fit(X, y).get_support(indices=True)
+
+
+METHODS = {
+    "IPCAESelector": lambda X, y, k, seed: (
+        IPCAESelector(k, random_state=seed).fit(X, y).selected_indices_
+    ),
+    "CAESelector": lambda X, y, k, seed: (
+        CAESelector(k, random_state=seed).fit(X, y).selected_indices_
+    ),
+    "greedy": lambda X, y, k, seed: greedy_columns(X, k, target=y),
+    "SelectKBest": univariate,
+}
+
+
+def main():
+    options = parser(__doc__).parse_args()
+    results = Results("planted", "python benchmarks/planted.py")
+    for seed in range(1 if options.quick else 10):
+        for make in (linear, xor, blocks):
+            X, y, k, recovered = make(seed)
+            for method, select in METHODS.items():
+                key = {"data": make.__name__, "method": method, "seed": seed}
+                if results.has(**key):
+                    continue
+                started = time.perf_counter()
+                columns = select(X, y, k, seed)
+                seconds = time.perf_counter() - started
+                results.add(**key, recovered=recovered(columns), seconds=seconds)
+                print(key, recovered(columns), round(seconds, 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,9 @@ good selection takes one column each. ``python benchmarks/planted.py`` appends t
 import time
 
 import numpy as np
-from common import Results, parser
 from sklearn.feature_selection import SelectKBest, f_classif, f_regression
 
+from common import Results, parser
 from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
 from ipcae_sklearn.datasets import make_blocks, make_linear, make_xor
 

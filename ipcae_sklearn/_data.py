@@ -185,21 +185,32 @@ class TrainingBatches:
     rows : Rows
     target : Tensor of shape (n, ...) or None
         None to reconstruct the rows themselves.
-    weights : Tensor of shape (r, n) or None
-        Weights of the rows for each run; None for equal weights.
     train_index, validation_index : int Tensors
         Numbers of the rows to train on and of the held-out ones.
+    weights, validation_weights : Tensor of shape (r, n) or None
+        Weights of the rows for each run, in training and when held out; None for
+        equal weights.
     batch_size : int
     seed : int
         Of the order of the rows.
     """
 
     def __init__(
-        self, rows, target, weights, train_index, validation_index, batch_size, seed
+        self,
+        rows,
+        target,
+        train_index,
+        validation_index,
+        *,
+        weights,
+        validation_weights,
+        batch_size,
+        seed,
     ):
         self.rows = rows
         self.target = target
         self.weights = weights
+        self.validation_weights = validation_weights
         self.train_index = train_index
         self.validation_index = validation_index
         self.batch_size = batch_size
@@ -207,11 +218,11 @@ class TrainingBatches:
         self.n_train_batches = -(-len(train_index) // batch_size)
         self.has_validation = len(validation_index) > 0
 
-    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _batch(self, index, weights) -> tuple[Tensor, Tensor, Tensor | None]:
         index = index.to(self.rows.device)
         X = self.rows.take(index)
         target = X if self.target is None else self.target[index]
-        return X, target, None if self.weights is None else self.weights[:, index]
+        return X, target, None if weights is None else weights[:, index]
 
     def train(self, epoch: int):
         """Yield (X, target, weights) batches in an order that depends on the epoch.
@@ -221,17 +232,20 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.train_index), generator=generator)
         for index in self.train_index[order].tensor_split(self.n_train_batches):
-            yield self._batch(index)
+            yield self._batch(index, self.weights)
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""
         for index in self.validation_index.split(_EVALUATION_ROWS):
-            yield self._batch(index)
+            yield self._batch(index, self.validation_weights)
 
     def sample(self):
         """One batch of held-out rows, else of training rows."""
-        index = self.validation_index if self.has_validation else self.train_index
-        return self._batch(index[:_EVALUATION_ROWS])
+        if self.has_validation:
+            index, weights = self.validation_index, self.validation_weights
+        else:
+            index, weights = self.train_index, self.weights
+        return self._batch(index[:_EVALUATION_ROWS], weights)
 
 
 def split_rows(n: int, fraction: float, stratify, random_state):

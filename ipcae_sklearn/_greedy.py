@@ -25,7 +25,14 @@ _NOTHING = 1e-28
 
 
 def greedy_columns(
-    X, k, *, target=None, target_weight=0.5, sample_weight=None, n_swap_passes=0
+    X,
+    k,
+    *,
+    target=None,
+    target_weight=0.5,
+    sample_weight=None,
+    start=(),
+    n_swap_passes=0,
 ):
     """Choose the k columns that reconstruct all columns best by linear regression.
 
@@ -54,6 +61,8 @@ def greedy_columns(
         Share w of the target in T, from 0 (X only) to 1 (target only).
     sample_weight : array-like of shape (n,), default=None
         Weight of the rows, >= 0, in the means and in the squared residual.
+    start : array-like of int, default=()
+        Distinct columns to begin with, at most k; they come first in the result.
     n_swap_passes : int, default=0
         Passes after the forward selection, in which each chosen column in turn is
         replaced by the best one given the others. They stop at the first pass that
@@ -99,8 +108,9 @@ def greedy_columns(
     data = _check_data(X, target, target_weight, sample_weight)
     k = _check_integer("k", k, 1, data[0].shape[1])
     n_swap_passes = _check_integer("n_swap_passes", n_swap_passes, 0, None)
+    start = _check_start(start, k, data[0].shape[1])
     residual = _Residual(*_factor(*data))
-    columns, independent = _forward(residual, k)
+    columns, independent = _forward(residual, k, start)
     # Dependent columns among them say that the others already span all of X.
     passes = n_swap_passes if independent else 0
     for _ in range(passes):
@@ -203,12 +213,14 @@ class _Residual:
         return np.divide(products, norms, out=gains, where=self.live(norms))
 
 
-def _forward(residual, k):
+def _forward(residual, k, start=()):
     """Columns (k,) in the order chosen, and whether they are linearly independent."""
     columns = np.empty(k, dtype=np.intp)
     Q = np.empty((len(residual.X), 0))
     for step in range(k):
-        columns[step] = j = _next_column(residual, columns[:step])
+        given = step < len(start)
+        j = start[step] if given else _next_column(residual, columns[:step])
+        columns[step] = j
         if residual.live(residual.norms)[j]:
             # A column almost explained is mostly rounding in the old directions.
             q = residual.E[:, j] / np.sqrt(residual.norms[j])
@@ -381,10 +393,17 @@ def _check_integer(name, value, low, high):
     return int(value)
 
 
-def _check_columns(columns, p):
+def _check_columns(columns, p, name="columns"):
     columns = np.asarray(columns)
     if columns.ndim != 1 or (columns.size and columns.dtype.kind not in "ui"):
-        raise ValueError(f"columns must be a 1-D array of indices, got {columns!r}.")
+        raise ValueError(f"{name} must be a 1-D array of indices, got {columns!r}.")
     if columns.size and not 0 <= columns.min() <= columns.max() < p:
-        raise ValueError(f"columns must be from 0 to {p - 1}, got {columns!r}.")
+        raise ValueError(f"{name} must be from 0 to {p - 1}, got {columns!r}.")
     return columns.astype(np.intp)
+
+
+def _check_start(start, k, p):
+    start = _check_columns(start, p, "start")
+    if len(start) > k or len(np.unique(start)) < len(start):
+        raise ValueError(f"start must be at most k={k} distinct columns, got {start}.")
+    return start

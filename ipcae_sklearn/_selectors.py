@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse
@@ -71,11 +72,19 @@ class _Problem:
     columns: np.ndarray  # (p,) numbers of the columns in use
     center: np.ndarray  # (n_features_in_,)
     scale: np.ndarray  # (n_features_in_,)
-    k: int
     target: Target
-    weights: np.ndarray | None  # (n,)
     train_rows: np.ndarray
     validation_rows: np.ndarray
+
+
+@dataclass
+class _Runs:
+    """The runs to train side by side, one entry or row each."""
+
+    k: list[int]
+    seeds: list[int]
+    weights: np.ndarray | None  # (r, n) of the training rows, None for equal ones
+    validation_weights: np.ndarray | None  # (r, n) of the held-out rows
 
 
 @dataclass
@@ -141,7 +150,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         max_iter="auto",
         tuning_iter="auto",
         batch_size="auto",
-        learning_rate_init=3e-3,
+        learning_rate_init="auto",
         learning_rate_selector="auto",
         weight_decay=0.0,
         validation_fraction="auto",
@@ -217,14 +226,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             device = resolve_device(self.device)
             X, y, task, sample_weight = self._check_data(X, y, sample_weight)
             random_state = check_random_state(self.random_state)
-            problem = self._prepare(X, y, task, sample_weight, random_state)
-            options = self._training_options(len(problem.train_rows))
+            k = self._resolve_k(X.shape[1])
+            problem = self._prepare(X, y, task, sample_weight, [k], random_state)
+            order_seed, seeds = self._draw_seeds(random_state)
+            weights = self._row_weights(y, sample_weight)
+            if weights is not None:
+                weights = np.broadcast_to(weights, (self.n_init, len(weights)))
+            runs = _Runs([k] * self.n_init, seeds, weights, weights)
+            options = self._training_options(len(problem.train_rows), task)
             reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
-            runs = self._train(problem, options, device, random_state, reporter)
+            results = self._train(problem, runs, options, device, order_seed, reporter)
         except BaseException:
             self._restore_input_attributes(before)
             raise
-        self._store(problem, options, task, device, runs)
+        self._store(problem, options, task, device, results)
         reporter.finish()
         return self
 
@@ -257,17 +272,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             check_number(name, getattr(self, name), low=1, integer=True)
         for name in ("diversity", "weight_decay", "tol"):
             check_number(name, getattr(self, name), low=0)
-        check_number(
-            "learning_rate_init", self.learning_rate_init, low=0, open_low=True
-        )
         check_number_or = _parameters.check_number_or
-        check_number_or(
-            "learning_rate_selector",
-            self.learning_rate_selector,
-            ("auto",),
-            low=0,
-            open_low=True,
-        )
+        for name in ("learning_rate_init", "learning_rate_selector"):
+            rate = getattr(self, name)
+            check_number_or(name, rate, ("auto",), low=0, open_low=True)
         check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
         check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
@@ -310,13 +318,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             sample_weight = _check_sample_weight(sample_weight, X)
         return X, y, task, sample_weight
 
-    def _prepare(self, X, y, task, sample_weight, random_state) -> _Problem:
+    def _prepare(self, X, y, task, sample_weight, ks, random_state) -> _Problem:
         """Scale the columns, encode the target, hold out rows."""
-        n, p = X.shape
+        n = X.shape[0]
         rows = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
         statistics = column_statistics(X, sample_weight)
-        k = self._resolve_k(p)
-        columns = _columns_in_use(statistics.std, k)
+        columns = _columns_in_use(statistics.std, max(ks))
         stratify = None
         if task == "classification":
             target = encode_labels(y)
@@ -333,13 +340,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             X=X,
             columns=columns,
             center=statistics.mean,
-            scale=self._resolve_scale(statistics.std, task, k),
-            k=k,
+            scale=self._resolve_scale(statistics.std, task, min(ks)),
             target=target,
-            weights=self._row_weights(y, sample_weight),
             train_rows=rows[train],
             validation_rows=rows[held_out],
         )
+
+    def _draw_seeds(self, random_state) -> tuple[int, list[int]]:
+        """A seed for what all runs share, and one for each restart."""
+        shared, *own = random_state.randint(2**31 - 1, size=1 + self.n_init).tolist()
+        return shared, own
 
     def _resolve_k(self, n_features: int) -> int:
         k = _parameters.resolve_k(self.k, n_features)
@@ -376,7 +386,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             weights = by_class if weights is None else weights * by_class
         return None if weights is None else weights / weights.mean()
 
-    def _training_options(self, n_train: int) -> TrainingOptions:
+    def _training_options(self, n_train: int, task: str) -> TrainingOptions:
         """The parameters as the training loop takes them, "auto" resolved."""
         steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
         max_iter, tuning_iter = self.max_iter, self.tuning_iter
@@ -384,12 +394,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             max_iter = max(20, -(-_SEARCH_STEPS // steps_per_epoch))
         if tuning_iter == "auto":
             tuning_iter = max(5, -(-_TUNING_STEPS // steps_per_epoch))
-        rate = self.learning_rate_selector
+        rate, selector_rate = self.learning_rate_init, self.learning_rate_selector
+        if rate == "auto":
+            rate = 3e-3 if task == "reconstruction" else 1e-3
+        if selector_rate == "auto":
+            selector_rate = self._selector_rate()
         return TrainingOptions(
             max_iter=max_iter,
             tuning_iter=tuning_iter,
-            learning_rate=self.learning_rate_init,
-            selector_learning_rate=self._default_rate() if rate == "auto" else rate,
+            learning_rate=rate,
+            selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
             temperature=_parameters.check_temperature(self.temperature),
             temperature_schedule=self.temperature_schedule,
@@ -408,12 +422,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return min(self.batch_size, n_train)
         return min(n_train, int(np.clip(2 ** round(np.log2(n_train) / 2), 64, 256)))
 
-    def _train(self, problem, options, device, random_state, reporter):
-        """Train ``n_init`` runs side by side."""
-        order_seed, *seeds = random_state.randint(2**31 - 1, size=1 + self.n_init)
-        seeds = [int(seed) for seed in seeds]
+    def _train(self, problem, runs, options, device, order_seed, reporter):
+        """Train runs side by side; a list of their results."""
         columns, target = problem.columns, problem.target
-        with _training_context(device, seeds[0], self.decoder is not None):
+        with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = Rows(
                 problem.X,
                 columns,
@@ -424,43 +436,43 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             batches = TrainingBatches(
                 rows,
                 None if target.tensor is None else target.tensor.to(device),
-                _weight_rows(problem.weights, self.n_init, device),
                 torch.from_numpy(problem.train_rows),
                 torch.from_numpy(problem.validation_rows),
-                self._resolve_batch_size(len(problem.train_rows)),
-                int(order_seed),
+                weights=_to_device(runs.weights, device),
+                validation_weights=_to_device(runs.validation_weights, device),
+                batch_size=self._resolve_batch_size(len(problem.train_rows)),
+                seed=order_seed,
             )
-            model = self._make_model(problem, rows, seeds).to(device)
+            complete = partial(_complete, problem, rows, runs.weights)
             everything = None
-            if problem.k == len(columns):  # nothing to search for
-                everything = [np.arange(problem.k)] * self.n_init
+            if min(runs.k) == len(columns):  # nothing to search for
+                everything = [np.arange(k) for k in runs.k]
+            start: list = [None] * len(runs.k)
+            if self.init == "greedy" and everything is None:
+                start = [complete(i, (), k) for i, k in enumerate(runs.k)]
+            model = self._make_model(problem, runs, start).to(device)
             return train(
                 model,
                 batches,
                 getattr(_functional, target.loss),
                 options,
-                seeds=seeds,
+                seeds=runs.seeds,
                 columns=everything,
+                complete=complete,
                 on_epoch=reporter,
             )
 
-    def _make_model(self, problem, rows, seeds) -> ConcreteAutoencoder:
-        k = [problem.k] * len(seeds)
-        start = None
-        if self.init == "greedy" and problem.k < len(problem.columns):
-            start = _greedy_start(problem, rows)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        logits = self._make_logits(
-            k, len(problem.columns), generators, [start] * len(k)
-        )
+    def _make_model(self, problem, runs, start) -> ConcreteAutoencoder:
+        generators = [torch.Generator().manual_seed(seed) for seed in runs.seeds]
+        logits = self._make_logits(runs.k, len(problem.columns), generators, start)
         decoder = make_decoder(
             self.decoder,
-            k,
+            runs.k,
             self._hidden_layer_sizes(),
             problem.target.n_outputs,
             generators,
         )
-        model = ConcreteAutoencoder(logits, decoder, k)
+        model = ConcreteAutoencoder(logits, decoder, runs.k)
         if self.warm_start and self.__sklearn_is_fitted__():
             self._load_state(model, problem)
         return model
@@ -488,9 +500,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 "warm_start=False to begin anew."
             ) from error
 
-    def _store(self, problem, options, task, device, runs: list[RunResult]) -> None:
+    def _store(self, problem, options, task, device, results: list[RunResult]):
         """Set the fitted attributes, numpy and plain Python only."""
-        best = min(runs, key=lambda run: run.loss)
+        best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
         per_column = len(np.unique(problem.scale)) > 1
@@ -505,11 +517,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             for name, values in best.history.items()
         }
         self.n_iter_ = len(best.history["train_loss"])
-        self.restart_losses_ = np.array([run.loss for run in runs]) * unit
+        self.restart_losses_ = np.array([result.loss for result in results]) * unit
         self.__dict__.pop("classes_", None)
         if task == "classification":
             self.classes_ = problem.target.classes
-        self.probabilities_ = np.zeros((problem.k, len(problem.scale)), np.float32)
+        shape = (len(columns), len(problem.scale))
+        self.probabilities_ = np.zeros(shape, dtype=np.float32)
         self.probabilities_[:, problem.columns] = best.probabilities[order]
         self.scores_ = self.probabilities_.max(axis=0)
         self.ranking_ = _ranking(self.scores_, self.selected_indices_)
@@ -532,9 +545,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         )
         if not best.converged:
             warnings.warn(
-                f"Some of the {problem.k} selector rows were not sure of their column "
-                f"when the search ended after {options.max_iter} epochs. Increase "
-                "max_iter or learning_rate_selector.",
+                f"Some of the {len(columns)} selector rows were not sure of their "
+                f"column when the search ended after {options.max_iter} epochs. "
+                "Increase max_iter or learning_rate_selector.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -738,30 +751,28 @@ def _warn_if_few_dominate(std, k: int) -> None:
         )
 
 
-def _weight_rows(weights, n_runs, device):
-    """Row weights for each run, (r, n), or None."""
+def _to_device(weights, device):
     if weights is None:
         return None
-    row = torch.from_numpy(weights.astype(np.float32)).to(device)
-    return row.expand(n_runs, -1)
+    return torch.from_numpy(weights.astype(np.float32)).to(device)
 
 
-def _greedy_start(problem, rows) -> np.ndarray:
-    """Columns found by greedy column-subset selection, to start the rows at."""
+def _complete(problem, rows, weights, i: int, columns, k: int) -> np.ndarray:
+    """Columns to begin with, and the greedy ones that go best with them in run i."""
     index = problem.train_rows
+    if weights is not None:
+        index = index[weights[i][index] > 0]
     if len(index) > _MOST_ROWS:
         index = index[np.linspace(0, len(index) - 1, _MOST_ROWS).astype(int)]
     X = rows.take(torch.from_numpy(index).to(rows.device)).cpu().numpy()
     target = problem.target
-    y = (
-        None
-        if target.tensor is None
-        else target.tensor[torch.from_numpy(index)].numpy()
-    )
-    if y is not None and target.loss == "cross_entropy":
+    y = None
+    if target.tensor is not None:
+        y = target.tensor[torch.from_numpy(index)].numpy()
+    if target.loss == "cross_entropy":
         y = np.eye(target.n_outputs)[y]
-    weights = None if problem.weights is None else problem.weights[index]
-    return greedy_columns(X, problem.k, target=y, sample_weight=weights)
+    own = None if weights is None else weights[i][index]
+    return greedy_columns(X, k, target=y, sample_weight=own, start=columns)
 
 
 def _ranking(scores, selected) -> np.ndarray:
@@ -837,8 +848,9 @@ class CAESelector(_BaseConcreteSelector):
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes the power of two nearest to the square root of
         the number of rows, between 64 and 256.
-    learning_rate_init : float, default=3e-3
-        Learning rate of the decoder (Adam).
+    learning_rate_init : float or "auto", default="auto"
+        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
+        which seldom overfits, and 1e-3 for a target.
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.05.
     weight_decay : float, default=0.0
@@ -953,7 +965,7 @@ class CAESelector(_BaseConcreteSelector):
             start_logit=_START_LEAD + np.log(n_features),
         )
 
-    def _default_rate(self) -> float:
+    def _selector_rate(self) -> float:
         return 0.05
 
 
@@ -1024,8 +1036,9 @@ class IPCAESelector(_BaseConcreteSelector):
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes the power of two nearest to the square root of
         the number of rows, between 64 and 256.
-    learning_rate_init : float, default=3e-3
-        Learning rate of the decoder (Adam).
+    learning_rate_init : float or "auto", default="auto"
+        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
+        which seldom overfits, and 1e-3 for a target.
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.01.
     weight_decay : float, default=0.0
@@ -1155,7 +1168,7 @@ class IPCAESelector(_BaseConcreteSelector):
         max_iter="auto",
         tuning_iter="auto",
         batch_size="auto",
-        learning_rate_init=3e-3,
+        learning_rate_init="auto",
         learning_rate_selector="auto",
         weight_decay=0.0,
         validation_fraction="auto",
@@ -1248,5 +1261,5 @@ class IPCAESelector(_BaseConcreteSelector):
             start_logit=_START_LEAD + np.log(n_features),
         )
 
-    def _default_rate(self) -> float:
+    def _selector_rate(self) -> float:
         return 0.01

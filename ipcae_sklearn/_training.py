@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, Protocol
 
@@ -240,6 +240,18 @@ class _Keeper:
         self.n_stalled = np.where(better, 0, self.n_stalled + 1)
         return self.n_stalled >= self.options.n_iter_no_change
 
+    @torch.no_grad()
+    def repair(self, complete) -> None:
+        """Give rows that share their column another one, chosen by ``complete``."""
+        logits = self.model.logits()
+        for i, (kept, k) in enumerate(zip(self.kept, self.model.k, strict=True)):
+            if kept.selection.n_unique == k:
+                continue
+            columns = _complete_rows(logits[i, :k], partial(complete, i))
+            # The loss was that of other columns; the decoder has yet to learn them.
+            kept.selection = replace(kept.selection, columns=columns)
+            kept.loss = np.inf
+
     def restore(self) -> None:
         """Put the kept states back into the model."""
         for i, kept in enumerate(self.kept):
@@ -260,6 +272,7 @@ def train(
     *,
     seeds: Sequence[int],
     columns: Sequence[np.ndarray] | None = None,
+    complete: Callable[[int, np.ndarray, int], np.ndarray] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
 ) -> list[RunResult]:
     """Train the r runs of a model side by side.
@@ -282,6 +295,10 @@ def train(
         Seeds of the runs' noise.
     columns : sequence of r int arrays of shape (k,), optional
         Columns to take as they are, in place of a search.
+    complete : callable, optional
+        ``complete(i, columns, k)`` adds columns to those that run i has, until there
+        are k. Used before the tuning, in place of the most probable distinct columns,
+        for rows that prefer a column another row prefers, too.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase.
@@ -303,6 +320,8 @@ def train(
         keeper.start_with([Selection(c, len(c)) for c in columns])
     if options.tuning_iter:
         keeper.restore()
+        if complete is not None:
+            keeper.repair(complete)
         keeper.begin_phase()
         _tune(model, batches, loss, options, keeper, on_epoch)
     keeper.restore()
@@ -498,6 +517,22 @@ def _selection(logits: Tensor, k: Sequence[int], i: int) -> Selection:
     log_probability = torch.log_softmax(logits[i, : k[i]], -1)
     n_unique = len(log_probability.argmax(-1).unique())
     return Selection(distinct_argmax(log_probability), n_unique)
+
+
+def _complete_rows(logits: Tensor, complete) -> np.ndarray:
+    """Columns (k,) of the rows of (k, p) logits, each column given to one row.
+
+    The row that is surest of a column keeps it; the others take what ``complete``
+    adds to the columns that are taken.
+    """
+    probability, argmax = torch.softmax(logits, -1).max(-1)
+    columns = argmax.cpu().numpy().copy()
+    surest_first = np.argsort(-probability.cpu().numpy(), kind="stable")
+    _, first = np.unique(columns[surest_first], return_index=True)
+    keeps = np.zeros(len(columns), dtype=bool)
+    keeps[surest_first[first]] = True
+    columns[~keeps] = complete(columns[keeps], len(columns))[keeps.sum() :]
+    return columns
 
 
 def _padded_columns(selection, row_mask: Tensor) -> Tensor:

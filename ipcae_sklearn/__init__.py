@@ -1,8 +1,15 @@
 """Feature selection with concrete autoencoders, for scikit-learn."""
 
 from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._search import CAESelectorCV, IPCAESelectorCV
 from ipcae_sklearn._selectors import CAESelector, IPCAESelector
 
 __version__ = "0.1.0"
 
-__all__ = ["CAESelector", "IPCAESelector", "greedy_columns"]
+__all__ = [
+    "CAESelector",
+    "CAESelectorCV",
+    "IPCAESelector",
+    "IPCAESelectorCV",
+    "greedy_columns",
+]

@@ -145,13 +145,14 @@ class Rows:
         self.X = X
         self.center, self.scale = center, scale
         self.device = device
+        self.n_features = len(center)
         self.resident = self._on_device()
 
     def _on_device(self) -> Tensor | None:
         if scipy.sparse.issparse(self.X) or is_memory_mapped(self.X):
             return None
         try:
-            shape = (self.X.shape[0], len(self.center))
+            shape = (self.X.shape[0], self.n_features)
             resident = torch.empty(shape, device=self.device, dtype=torch.float32)
             for rows in _chunks(self.X):
                 resident[rows] = self._scaled(self.X[rows])

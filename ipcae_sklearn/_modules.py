@@ -100,8 +100,9 @@ class MLPDecoder(nn.Module):
 
     def __init__(self, n_inputs, hidden_layer_sizes, n_outputs, generators):
         super().__init__()
+        self.n_inputs = list(n_inputs)
         layers = []
-        sizes = list(n_inputs)
+        sizes = self.n_inputs
         for width in hidden_layer_sizes:
             layers += [_Linear(sizes, width, generators)]
             layers += [_LayerNorm(len(sizes), width), nn.LeakyReLU(0.2)]
@@ -114,12 +115,16 @@ class MLPDecoder(nn.Module):
         return self.layers(z)
 
     def run_state(self, i: int) -> dict[str, Tensor]:
-        """Copy of the state of run i."""
-        return {name: t[i].detach().clone() for name, t in self.state_dict().items()}
+        """Copy of the state of run i, without the padding of its inputs."""
+        state = {name: t[i].detach().clone() for name, t in self.state_dict().items()}
+        state["layers.0.weight"] = state["layers.0.weight"][:, : self.n_inputs[i]]
+        return state
 
     def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
+        """Put back a copy made by :meth:`run_state`."""
         for name, t in self.state_dict().items():
-            t[i].copy_(state[name])
+            own = t[i, :, : self.n_inputs[i]] if name == "layers.0.weight" else t[i]
+            own.copy_(state[name])
 
 
 class CustomDecoder(nn.Module):
@@ -160,6 +165,7 @@ class CustomDecoder(nn.Module):
         return {name: t.detach().clone() for name, t in state.items()}
 
     def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
+        """Put back a copy made by :meth:`run_state`."""
         self.runs[i].load_state_dict(state)
 
 

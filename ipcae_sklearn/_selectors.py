@@ -6,12 +6,13 @@ import contextlib
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 import scipy.sparse
 import scipy.special
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import accuracy_score, r2_score
@@ -32,24 +33,29 @@ from ipcae_sklearn._callbacks import (
     with_callbacks,
 )
 from ipcae_sklearn._data import (
-    Rows,
     Target,
-    TrainingBatches,
     check_finite,
     column_statistics,
     encode_labels,
     encode_values,
     resolve_device,
     resolve_task,
-    split_rows,
 )
-from ipcae_sklearn._greedy import greedy_columns
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
     DirectLogits,
     IndirectLogits,
     make_decoder,
+)
+from ipcae_sklearn._problem import (
+    Problem,
+    Runs,
+    columns_in_use,
+    complete,
+    one_scale,
+    plan_runs,
+    warn_if_few_dominate,
 )
 from ipcae_sklearn._training import RunResult, TrainingOptions, train
 
@@ -58,33 +64,8 @@ from ipcae_sklearn._training import RunResult, TrainingOptions, train
 _SEARCH_STEPS, _TUNING_STEPS = 3000, 500
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
-# Rows looked at to find greedy columns.
-_MOST_ROWS = 10_000
 # How far a row that starts at a greedy column is ahead of all others together.
 _START_LEAD = 3.0
-
-
-@dataclass
-class _Problem:
-    """What ``fit`` has learned about its data before training begins."""
-
-    X: np.ndarray  # or a CSR/CSC matrix
-    columns: np.ndarray  # (p,) numbers of the columns in use
-    center: np.ndarray  # (n_features_in_,)
-    scale: np.ndarray  # (n_features_in_,)
-    target: Target
-    train_rows: np.ndarray
-    validation_rows: np.ndarray
-
-
-@dataclass
-class _Runs:
-    """The runs to train side by side, one entry or row each."""
-
-    k: list[int]
-    seeds: list[int]
-    weights: np.ndarray | None  # (r, n) of the training rows, None for equal ones
-    validation_weights: np.ndarray | None  # (r, n) of the held-out rows
 
 
 @dataclass
@@ -223,25 +204,57 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         before = {name: v for name, v in vars(self).items() if name.endswith("_in_")}
         try:
             self._check_parameters()
-            device = resolve_device(self.device)
             X, y, task, sample_weight = self._check_data(X, y, sample_weight)
-            random_state = check_random_state(self.random_state)
-            k = self._resolve_k(X.shape[1])
-            problem = self._prepare(X, y, task, sample_weight, [k], random_state)
-            order_seed, seeds = self._draw_seeds(random_state)
-            weights = self._row_weights(y, sample_weight)
-            if weights is not None:
-                weights = np.broadcast_to(weights, (self.n_init, len(weights)))
-            runs = _Runs([k] * self.n_init, seeds, weights, weights)
-            options = self._training_options(len(problem.train_rows), task)
-            reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
-            results = self._train(problem, runs, options, device, order_seed, reporter)
+            rows = np.arange(X.shape[0])
+            self._fit_side_by_side(X, y, task, sample_weight, [(self, rows)])
         except BaseException:
             self._restore_input_attributes(before)
             raise
-        self._store(problem, options, task, device, results)
-        reporter.finish()
         return self
+
+    def _fit_side_by_side(self, X, y, task, sample_weight, cases) -> None:
+        """Fit estimators that differ in k and in the rows they may see.
+
+        Parameters
+        ----------
+        X, y, task, sample_weight
+            As :meth:`_check_data` returns them.
+        cases : sequence of (estimator, int array)
+            The estimators to fit and the numbers of the rows that each may see. The
+            scales of the columns and of a regression's targets come from all rows.
+        """
+        device = resolve_device(self.device)
+        ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
+        problem = self._describe_problem(X, y, task, sample_weight, ks)
+        runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
+        n_own = round(len(runs.train_rows) / batch_factor)
+        options = self._training_options(n_own, task)
+        reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
+        batch_size = round(self._resolve_batch_size(n_own) * batch_factor)
+        results = self._train(problem, runs, options, device, batch_size, reporter)
+        for i, (estimator, _) in enumerate(cases):
+            own = results[i * self.n_init : (i + 1) * self.n_init]
+            estimator._store(problem, options, task, device, own)
+        reporter.finish()
+
+    def _check_search(self, X, y, sample_weight):
+        """Check parameters and data for :meth:`_fit_cases`."""
+        self._check_parameters()
+        return self._check_data(X, y, sample_weight)
+
+    def _fit_cases(self, data, cases) -> list:
+        """Clones fitted for each case (k, numbers of the rows to fit on).
+
+        ``data`` is what :meth:`_check_search` returned.
+        """
+        X, y, task, sample_weight = data
+        estimators = [clone(self).set_params(k=k) for k, _ in cases]
+        rows_of_cases = [rows for _, rows in cases]
+        pairs = list(zip(estimators, rows_of_cases, strict=True))
+        self._fit_side_by_side(X, y, task, sample_weight, pairs)
+        for estimator in estimators:
+            estimator.n_features_in_ = X.shape[1]
+        return estimators
 
     def _restore_input_attributes(self, before) -> None:
         # validate_data has set them; a fit that fails must not leave them behind.
@@ -318,38 +331,45 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             sample_weight = _check_sample_weight(sample_weight, X)
         return X, y, task, sample_weight
 
-    def _prepare(self, X, y, task, sample_weight, ks, random_state) -> _Problem:
-        """Scale the columns, encode the target, hold out rows."""
-        n = X.shape[0]
-        rows = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
+    def _describe_problem(self, X, y, task, sample_weight, ks) -> Problem:
+        """Scale the columns and encode the target."""
         statistics = column_statistics(X, sample_weight)
-        columns = _columns_in_use(statistics.std, max(ks))
-        stratify = None
+        columns = columns_in_use(statistics.std, max(ks))
         if task == "classification":
             target = encode_labels(y)
-            stratify = y[rows] if target.loss == "cross_entropy" else None
-            _check_several_classes(stratify, sample_weight)
         elif task == "regression":
             target = encode_values(y, sample_weight)
         else:
             target = Target("squared_error", len(columns))
-        train, held_out = split_rows(
-            len(rows), self._resolve_fraction(len(rows)), stratify, random_state
-        )
-        return _Problem(
-            X=X,
-            columns=columns,
-            center=statistics.mean,
-            scale=self._resolve_scale(statistics.std, task, min(ks)),
-            target=target,
-            train_rows=rows[train],
-            validation_rows=rows[held_out],
-        )
+        scale = self._resolve_scale(statistics.std, task, min(ks))
+        return Problem(X, columns, statistics.mean, scale, target)
 
-    def _draw_seeds(self, random_state) -> tuple[int, list[int]]:
-        """A seed for what all runs share, and one for each restart."""
-        shared, *own = random_state.randint(2**31 - 1, size=1 + self.n_init).tolist()
-        return shared, own
+    def _plan_runs(self, problem, y, sample_weight, ks, cases) -> tuple[Runs, float]:
+        """The runs, and how many times more rows there are than each of them sees."""
+        rows_of_cases = [rows for _, rows in cases]
+        if sample_weight is not None:
+            seen = sample_weight > 0
+            rows_of_cases = [rows[seen[rows]] for rows in rows_of_cases]
+        stratify = y if problem.target.loss == "cross_entropy" else None
+        for rows in rows_of_cases:
+            _check_several_classes(None if stratify is None else stratify[rows])
+        seed = self.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        weights = self._row_weights(y, sample_weight)
+        runs = plan_runs(
+            ks,
+            rows_of_cases,
+            weights,
+            self.n_init,
+            self._resolve_fraction,
+            stratify,
+            seed,
+        )
+        if len(cases) == 1 or runs.weights is None:
+            return runs, 1.0
+        n_own = float(np.mean(np.count_nonzero(runs.weights, axis=1)))
+        return runs, len(runs.train_rows) / n_own
 
     def _resolve_k(self, n_features: int) -> int:
         k = _parameters.resolve_k(self.k, n_features)
@@ -375,9 +395,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if per_column:
             return np.where(std == 0, 1, std)
         if task == "reconstruction":
-            _warn_if_few_dominate(std, k)
-        largest = std.max() or 1.0
-        return np.full_like(std, largest * np.sqrt(np.mean((std / largest) ** 2)) or 1)
+            warn_if_few_dominate(std, k)
+        return one_scale(std)
 
     def _row_weights(self, y, sample_weight) -> np.ndarray | None:
         weights = sample_weight
@@ -422,43 +441,25 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return min(self.batch_size, n_train)
         return min(n_train, int(np.clip(2 ** round(np.log2(n_train) / 2), 64, 256)))
 
-    def _train(self, problem, runs, options, device, order_seed, reporter):
+    def _train(self, problem, runs, options, device, batch_size, reporter):
         """Train runs side by side; a list of their results."""
-        columns, target = problem.columns, problem.target
+        target, everything = problem.target, None
+        if min(runs.k) == len(problem.columns):  # nothing to search for
+            everything = [np.arange(k) for k in runs.k]
         with _training_context(device, runs.seeds[0], self.decoder is not None):
-            rows = Rows(
-                problem.X,
-                columns,
-                problem.center[columns],
-                problem.scale[columns],
-                device,
-            )
-            batches = TrainingBatches(
-                rows,
-                None if target.tensor is None else target.tensor.to(device),
-                torch.from_numpy(problem.train_rows),
-                torch.from_numpy(problem.validation_rows),
-                weights=_to_device(runs.weights, device),
-                validation_weights=_to_device(runs.validation_weights, device),
-                batch_size=self._resolve_batch_size(len(problem.train_rows)),
-                seed=order_seed,
-            )
-            complete = partial(_complete, problem, rows, runs.weights)
-            everything = None
-            if min(runs.k) == len(columns):  # nothing to search for
-                everything = [np.arange(k) for k in runs.k]
+            rows = problem.rows(device)
+            add_columns = partial(complete, rows, target, runs)
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
-                start = [complete(i, (), k) for i, k in enumerate(runs.k)]
-            model = self._make_model(problem, runs, start).to(device)
+                start = [add_columns(i, (), k) for i, k in enumerate(runs.k)]
             return train(
-                model,
-                batches,
+                self._make_model(problem, runs, start).to(device),
+                runs.batches(rows, target, batch_size),
                 getattr(_functional, target.loss),
                 options,
                 seeds=runs.seeds,
                 columns=everything,
-                complete=complete,
+                complete=add_columns,
                 on_epoch=reporter,
             )
 
@@ -724,55 +725,12 @@ def _check_sample_weight(sample_weight, X) -> np.ndarray:
     return weights
 
 
-def _check_several_classes(y, sample_weight) -> None:
-    if y is not None and sample_weight is not None and len(np.unique(y)) < 2:
+def _check_several_classes(y) -> None:
+    if y is not None and len(np.unique(y)) < 2:
         raise ValueError(
-            "sample_weight is zero for all classes but one: there is nothing to tell "
-            "apart."
+            "The rows of one class only are left where sample_weight is zero for the "
+            "others: there is nothing to tell apart."
         )
-
-
-def _columns_in_use(std, k: int) -> np.ndarray:
-    """The columns that vary; all, if there are fewer than k of these."""
-    varying = np.flatnonzero(std)
-    return varying if len(varying) >= k else np.arange(len(std))
-
-
-def _warn_if_few_dominate(std, k: int) -> None:
-    variance = np.sort((std / (std.max() or 1)) ** 2)[::-1]
-    n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
-    if n_dominant < min(k, 0.1 * len(std)):
-        warnings.warn(
-            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
-            "will dominate its reconstruction, which is measured in the units of X. "
-            "If the units differ, use standardize=True.",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _to_device(weights, device):
-    if weights is None:
-        return None
-    return torch.from_numpy(weights.astype(np.float32)).to(device)
-
-
-def _complete(problem, rows, weights, i: int, columns, k: int) -> np.ndarray:
-    """Columns to begin with, and the greedy ones that go best with them in run i."""
-    index = problem.train_rows
-    if weights is not None:
-        index = index[weights[i][index] > 0]
-    if len(index) > _MOST_ROWS:
-        index = index[np.linspace(0, len(index) - 1, _MOST_ROWS).astype(int)]
-    X = rows.take(torch.from_numpy(index).to(rows.device)).cpu().numpy()
-    target = problem.target
-    y = None
-    if target.tensor is not None:
-        y = target.tensor[torch.from_numpy(index)].numpy()
-    if target.loss == "cross_entropy":
-        y = np.eye(target.n_outputs)[y]
-    own = None if weights is None else weights[i][index]
-    return greedy_columns(X, k, target=y, sample_weight=own, start=columns)
 
 
 def _ranking(scores, selected) -> np.ndarray:
@@ -1040,7 +998,7 @@ class IPCAESelector(_BaseConcreteSelector):
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target.
     learning_rate_selector : float or "auto", default="auto"
-        Learning rate of the selector's parameters; "auto" is 0.01.
+        Learning rate of the selector's parameters; "auto" is 0.003.
     weight_decay : float, default=0.0
         Decoupled weight decay of the decoder.
     validation_fraction : float or "auto", default="auto"
@@ -1262,4 +1220,4 @@ class IPCAESelector(_BaseConcreteSelector):
         )
 
     def _selector_rate(self) -> float:
-        return 0.01
+        return 0.003

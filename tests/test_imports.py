@@ -36,8 +36,9 @@ TABLE = {
     "_callbacks": Allowed("", "sklearn"),
     "_display": Allowed("", "numpy", "matplotlib"),
     "datasets": Allowed("", "numpy sklearn"),
+    "_problem": Allowed("_data _greedy", "numpy torch"),
     "_selectors": Allowed(
-        "_functional _modules _training _data _greedy _parameters _callbacks",
+        "_problem _functional _modules _training _data _greedy _parameters _callbacks",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(

@@ -1,0 +1,154 @@
+"""What a fit has to solve: columns, scales, target, and the rows that each run sees."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
+from ipcae_sklearn._greedy import greedy_columns
+
+# Values looked at to find greedy columns.
+_MOST_VALUES = 50_000_000
+
+
+@dataclass
+class Problem:
+    """The data of a fit, ready for training."""
+
+    X: np.ndarray  # or a CSR/CSC matrix, (n, n_features)
+    columns: np.ndarray  # (p,) numbers of the columns in use
+    center: np.ndarray  # (n_features,)
+    scale: np.ndarray  # (n_features,)
+    target: Target
+
+    def rows(self, device) -> Rows:
+        """The columns in use, centred and scaled, on a device."""
+        center, scale = self.center[self.columns], self.scale[self.columns]
+        return Rows(self.X, self.columns, center, scale, device)
+
+
+@dataclass
+class Runs:
+    """The runs to train side by side, an entry or a row of weights each."""
+
+    k: list[int]
+    seeds: list[int]
+    order_seed: int
+    train_rows: np.ndarray  # those that any run trains on
+    validation_rows: np.ndarray  # those held out from any run
+    weights: np.ndarray | None = None  # (r, n) in training; None: equal weights
+    validation_weights: np.ndarray | None = None  # (r, n) when held out
+
+    def batches(self, rows: Rows, target: Target, batch_size: int) -> TrainingBatches:
+        device = rows.device
+        return TrainingBatches(
+            rows,
+            None if target.tensor is None else target.tensor.to(device),
+            torch.from_numpy(self.train_rows),
+            torch.from_numpy(self.validation_rows),
+            weights=_to_device(self.weights, device),
+            validation_weights=_to_device(self.validation_weights, device),
+            batch_size=batch_size,
+            seed=self.order_seed,
+        )
+
+
+def _to_device(weights, device):
+    if weights is None:
+        return None
+    return torch.from_numpy(weights.astype(np.float32)).to(device)
+
+
+def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> Runs:
+    """Runs for some cases, each k with the rows it may see, ``n_init`` of each.
+
+    Parameters
+    ----------
+    ks : sequence of int
+    rows_of_cases : sequence of int arrays
+        Numbers of the rows that each case may see.
+    weights : ndarray of shape (n,) or None
+        Weights of all rows.
+    n_init : int
+    fraction : callable
+        Share to hold out of a number of rows.
+    stratify : array of shape (n,) or None
+    seed : int
+        Every case draws from a generator with this seed, so that it has the rows and
+        the noise that it would have by itself.
+    """
+    cases = []
+    for rows in rows_of_cases:
+        random_state = np.random.RandomState(seed)
+        order_seed, *seeds = random_state.randint(2**31 - 1, size=1 + n_init).tolist()
+        labels = None if stratify is None else stratify[rows]
+        train, held_out = split_rows(
+            len(rows), fraction(len(rows)), labels, random_state
+        )
+        cases.append((rows[train], rows[held_out]))
+    k = [k for k in ks for _ in range(n_init)]
+    train_rows = np.unique(np.concatenate([train for train, _ in cases]))
+    validation_rows = np.unique(np.concatenate([held for _, held in cases]))
+    runs = Runs(k, seeds * len(ks), order_seed, train_rows, validation_rows)
+    if len(cases) > 1 or weights is not None:
+        n = 1 + max(rows.max() for rows in rows_of_cases)
+        weights = np.ones(n) if weights is None else weights
+        runs.weights = _weights_of([c[0] for c in cases], weights, n_init)
+        runs.validation_weights = _weights_of([c[1] for c in cases], weights, n_init)
+    return runs
+
+
+def _weights_of(rows_of_cases, weights, n_init) -> np.ndarray:
+    """The weights of each case's rows, 0 elsewhere: (r, n)."""
+    matrix = np.zeros((len(rows_of_cases), len(weights)))
+    for own, rows in zip(matrix, rows_of_cases, strict=True):
+        own[rows] = weights[rows]
+    return np.repeat(matrix, n_init, axis=0)
+
+
+def columns_in_use(std, k: int) -> np.ndarray:
+    """The columns that vary; all, if there are fewer than k of these."""
+    varying = np.flatnonzero(std)
+    return varying if len(varying) >= k else np.arange(len(std))
+
+
+def one_scale(std) -> np.ndarray:
+    """One divisor for all columns: the root of their mean variance."""
+    largest = std.max() or 1.0
+    return np.full_like(std, largest * np.sqrt(np.mean((std / largest) ** 2)) or 1.0)
+
+
+def warn_if_few_dominate(std, k: int) -> None:
+    """Warn if fewer than k columns hold nearly all of the variance."""
+    variance = np.sort((std / (std.max() or 1)) ** 2)[::-1]
+    n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
+    if n_dominant < min(k, 0.1 * len(std)):
+        warnings.warn(
+            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
+            "will dominate its reconstruction, which is measured in the units of X. "
+            "If the units differ, use standardize=True.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def complete(rows, target, runs, i: int, columns, k: int) -> np.ndarray:
+    """The columns that run i has, and the greedy ones that go best with them."""
+    index = runs.train_rows
+    if runs.weights is not None:
+        index = index[runs.weights[i][index] > 0]
+    most = max(2, _MOST_VALUES // rows.n_features)
+    if len(index) > most:
+        index = index[np.linspace(0, len(index) - 1, most).astype(int)]
+    X = rows.take(torch.from_numpy(index).to(rows.device)).cpu().numpy()
+    y = None
+    if target.tensor is not None:
+        y = target.tensor[torch.from_numpy(index)].numpy()
+    if target.loss == "cross_entropy":
+        y = np.eye(target.n_outputs)[y]
+    weights = None if runs.weights is None else runs.weights[i][index]
+    return greedy_columns(X, k, target=y, sample_weight=weights, start=columns)

@@ -1,0 +1,26 @@
+"""scikit-learn's own checks, with no failure expected."""
+
+import pytest
+import torch
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ipcae_sklearn import CAESelector, IPCAESelector
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+TASKS = ["auto", "reconstruction", "classification", "regression"]
+
+ESTIMATORS = [
+    Selector(
+        k=2, task=task, n_init=n_init, device=device, max_iter=4, tuning_iter=2
+    ).set_params(hidden_layer_sizes=(8,))
+    for Selector in (CAESelector, IPCAESelector)
+    for task in TASKS
+    for n_init in (1, 3)
+    for device in DEVICES
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@parametrize_with_checks(ESTIMATORS)
+def test_sklearn_check(estimator, check):
+    check(estimator)

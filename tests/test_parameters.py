@@ -147,7 +147,7 @@ def test_temperature_is_refused(value, words):
 
 @pytest.mark.parametrize("value", ["ab", (None, 1), (1, "2"), (True, 0.1)])
 def test_temperature_of_the_wrong_type_is_refused(value):
-    with pytest.raises(TypeError, match="temperature (start|stop) must be a number"):
+    with pytest.raises(TypeError, match=r"temperature (start|stop) must be a number"):
         check_temperature(value)
 
 

@@ -1,0 +1,487 @@
+"""From arrays to batches: statistics, splits, targets, errors that name a column."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from ipcae_sklearn import _data
+from ipcae_sklearn._data import (
+    Rows,
+    TrainingBatches,
+    check_finite,
+    column_statistics,
+    encode_labels,
+    encode_values,
+    is_memory_mapped,
+    resolve_device,
+    resolve_task,
+    split_rows,
+)
+
+CPU = torch.device("cpu")
+FORMATS = {
+    "dense": np.asarray,
+    "fortran": np.asfortranarray,
+    "csr": scipy.sparse.csr_matrix,
+    "csc": scipy.sparse.csc_matrix,
+    "csr_array": scipy.sparse.csr_array,
+}
+
+
+def sparse_like(n=40, p=6, seed=0):
+    """Values of which two thirds are 0, a column without and one full of them."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p)) * (rng.uniform(size=(n, p)) < 1 / 3)
+    X[:, 0] = rng.normal(size=n) + 3
+    X[:, 1] = 0
+    return X
+
+
+def weighted_statistics(X, weights):
+    mean = np.average(X, axis=0, weights=weights)
+    return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+
+
+# Devices
+
+
+def test_device_is_resolved():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device(CPU) == CPU
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", 1.5, None, ["cpu"]])
+def test_unknown_device_is_refused(device):
+    with pytest.raises(ValueError, match="device must be 'auto' or a torch device"):
+        resolve_device(device)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device='cuda:0'.*finds no CUDA device"):
+        resolve_device("cuda:0")
+
+
+# Finite values
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_bad_values_are_named_and_counted(form, value, kind):
+    X = sparse_like()
+    X[[3, 8], 2] = value
+    with pytest.raises(ValueError, match=rf"{kind} in column 2 \(2 of 40 rows\)"):
+        check_finite(FORMATS[form](X))
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+def test_bad_column_is_named_as_the_frame_does(form):
+    X = sparse_like()
+    X[5, 4] = np.nan
+    names = np.array(list("abcdef"), dtype=object)
+    with pytest.raises(ValueError, match=r"column 'e' \(1 of 40 rows\)"):
+        check_finite(FORMATS[form](X), names)
+
+
+def test_first_bad_column_is_named():
+    X = sparse_like()
+    X[0, 5], X[39, 3] = np.nan, np.inf
+    with pytest.raises(ValueError, match="infinity in column 3"):
+        check_finite(X)
+
+
+def test_infinities_that_cancel_are_found():
+    X = np.zeros((4, 2))
+    X[0, 1], X[1, 1] = np.inf, -np.inf
+    with pytest.raises(ValueError, match=r"infinity in column 1 \(2 of 4 rows\)"):
+        check_finite(X)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_finite_values_pass(form):
+    check_finite(FORMATS[form](sparse_like()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_finite_values_pass_though_their_sum_overflows(dtype):
+    check_finite(np.full((10, 3), np.finfo(dtype).max))
+
+
+def test_bad_value_in_a_later_chunk_is_found(monkeypatch):
+    monkeypatch.setattr(_data, "_CHUNK_BYTES", 8 * 6 * 7)  # 7 rows of 6 columns
+    X = sparse_like()
+    X[-1, -1] = np.nan
+    with pytest.raises(ValueError, match="NaN in column 5"):
+        check_finite(X)
+
+
+def test_integers_are_finite():
+    check_finite(np.arange(6).reshape(2, 3))
+
+
+# Column statistics
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_equal_numpy(form, weighted):
+    X = sparse_like()
+    # Not of mean 1, and zeros, which leave rows out.
+    weights = np.random.default_rng(1).integers(0, 4, len(X)) * 0.7
+    statistics = column_statistics(FORMATS[form](X), weights if weighted else None)
+    mean, std = weighted_statistics(X, weights if weighted else None)
+    assert_allclose(statistics.mean, mean, rtol=1e-12, atol=1e-14)
+    assert_allclose(statistics.std, std, rtol=1e-12, atol=1e-14)
+    assert statistics.std[1] == 0
+
+
+def test_a_weight_of_zero_leaves_a_row_out():
+    X = sparse_like()
+    weights = np.repeat([1.0, 0.0], 20)
+    statistics, half = column_statistics(X, weights), column_statistics(X[:20])
+    assert_allclose(statistics.mean, half.mean)
+    assert_allclose(statistics.std, half.std)
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_statistics_are_float64_for_every_dtype(form, dtype):
+    X = (10 * sparse_like()).astype(dtype)
+    statistics = column_statistics(FORMATS[form](X))
+    assert statistics.mean.dtype == statistics.std.dtype == np.float64
+    assert_allclose(statistics.mean, X.astype(float).mean(0), rtol=1e-12)
+    assert_allclose(statistics.std, X.astype(float).std(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_statistics_of_very_small_and_very_large_values(form, dtype, scale):
+    # The squares overflow or vanish in float32.
+    X = (scale * sparse_like()).astype(dtype)
+    statistics = column_statistics(FORMATS[form](X))
+    exact = X.astype(np.float64) / scale
+    assert_allclose(statistics.mean / scale, exact.mean(0), rtol=1e-10, atol=1e-12)
+    assert_allclose(statistics.std / scale, exact.std(0), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_statistics_of_values_whose_squares_leave_float64(scale):
+    X = scale * sparse_like()
+    assert_allclose(column_statistics(X).std / scale, sparse_like().std(0))
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+@pytest.mark.parametrize("value", [0, 0.1, -1e6 / 3, 1e30 / 7, 1e-30 / 7])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_constant_columns_have_a_deviation_of_exactly_zero(form, value, weighted):
+    X = np.full((1001, 2), value)
+    weights = np.random.default_rng(0).uniform(size=1001) if weighted else None
+    statistics = column_statistics(FORMATS[form](X), weights)
+    assert_array_equal(statistics.std, 0)
+    assert_allclose(statistics.mean, value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+def test_a_far_mean_does_not_make_a_column_constant(form):
+    X = np.random.default_rng(0).normal(size=(1000, 3)) + 1e6
+    statistics = column_statistics(FORMATS[form](X))
+    assert_allclose(statistics.std, X.std(0), rtol=1e-8)
+
+
+def test_a_single_row_is_constant():
+    assert_array_equal(column_statistics(np.array([[0.3, -7e8]])).std, 0)
+
+
+def test_chunks_do_not_change_the_statistics(monkeypatch):
+    X, weights = sparse_like(), np.arange(40.0)
+    whole = column_statistics(X, weights)
+    monkeypatch.setattr(_data, "_CHUNK_BYTES", 8 * 6 * 7)  # 7 rows of 6 columns
+    chunked = column_statistics(X, weights)
+    assert_allclose(chunked.mean, whole.mean, rtol=1e-12)
+    assert_allclose(chunked.std, whole.std, rtol=1e-12)
+
+
+# Rows
+
+
+def make_rows(X, columns=None):
+    """Rows of X, each column in use with a centre and a scale of its own."""
+    columns = np.arange(X.shape[1]) if columns is None else columns
+    return Rows(X, columns, columns - 2.0, columns + 0.5, CPU)
+
+
+def memory_mapped(X, folder):
+    np.save(folder / "X.npy", X)
+    return np.load(folder / "X.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("columns", [None, np.array([0, 3, 4])])
+@pytest.mark.parametrize("form", [*FORMATS, "memmap"])
+def test_rows_are_centred_and_scaled(form, columns, tmp_path):
+    X = sparse_like()
+    array = memory_mapped(X, tmp_path) if form == "memmap" else FORMATS[form](X)
+    rows = make_rows(array, columns)
+    index = [5, 0, 5, 39]
+    used = np.arange(6) if columns is None else columns
+    expected = (X[np.ix_(index, used)] - (used - 2.0)) / (used + 0.5)
+    taken = rows.take(torch.tensor(index))
+    assert taken.dtype == torch.float32
+    assert_allclose(taken.numpy(), expected, rtol=1e-6)
+
+
+def test_only_dense_arrays_in_memory_are_kept_on_the_device(tmp_path):
+    X = sparse_like()
+    assert make_rows(X).resident is not None
+    assert make_rows(scipy.sparse.csr_matrix(X)).resident is None
+    assert make_rows(memory_mapped(X, tmp_path)).resident is None
+
+
+def test_rows_are_centred_in_float64():
+    # In float32 the 16 values between 1e9 and 1e9 + 1 would all be the same.
+    X = 1e9 + np.linspace(0, 1, 16).reshape(-1, 1)
+    rows = Rows(X, np.arange(1), np.array([1e9]), np.ones(1), CPU)
+    taken = rows.take(torch.arange(16)).numpy()
+    assert_allclose(taken.ravel(), np.linspace(0, 1, 16), atol=1e-6)
+
+
+def test_a_view_of_a_memory_map_is_one(tmp_path):
+    X = memory_mapped(sparse_like(), tmp_path)
+    assert is_memory_mapped(X)
+    assert is_memory_mapped(np.asarray(X)[3:])
+    assert not is_memory_mapped(np.array(X))
+    assert not is_memory_mapped(scipy.sparse.csr_matrix(X))
+
+
+# Batches
+
+
+def make_batches(n=23, n_validation=5, batch_size=6, target=None, seed=0, **weights):
+    X = np.arange(2.0 * n).reshape(n, 2)
+    rows = Rows(X, np.arange(2), np.zeros(2), np.ones(2), CPU)
+    index = torch.arange(n)
+    defaults = {"weights": None, "validation_weights": None}
+    return TrainingBatches(
+        rows,
+        target,
+        index[n_validation:],
+        index[:n_validation],
+        batch_size=batch_size,
+        seed=seed,
+        **(defaults | weights),
+    )
+
+
+def row_numbers(batches):
+    """Of each batch: the first column holds twice the number of the row."""
+    return [(X[:, 0] / 2).long().tolist() for X, _, _ in batches]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6, 17, 18, 100])
+def test_an_epoch_has_each_training_row_once(batch_size):
+    batches = make_batches(batch_size=batch_size)
+    numbers = row_numbers(batches.train(0))
+    assert sorted(chain(*numbers)) == list(range(5, 23))
+    sizes = [len(batch) for batch in numbers]
+    assert len(sizes) == batches.n_train_batches
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    batches = make_batches(seed=3)
+    first, second = (row_numbers(batches.train(epoch)) for epoch in (0, 1))
+    assert first != second
+    torch.manual_seed(5)  # no epoch has to come before another
+    assert row_numbers(make_batches(seed=3).train(1)) == second
+    assert row_numbers(make_batches(seed=9).train(1)) != second
+
+
+def test_global_generator_is_untouched():
+    before = torch.get_rng_state()
+    list(make_batches().train(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batches_carry_their_targets_and_weights():
+    target = torch.arange(23) * 10
+    weights = torch.stack([torch.arange(23.0), torch.arange(23.0) + 100])
+    batches = make_batches(
+        target=target, weights=weights, validation_weights=weights + 1000
+    )
+    for X, y, w in batches.train(0):
+        number = X[:, 0] / 2
+        assert torch.equal(y, (10 * number).long())
+        assert torch.equal(w, torch.stack([number, number + 100]))
+    (X, y, w), *rest = batches.validation()
+    assert not rest
+    number = X[:, 0] / 2
+    assert number.tolist() == list(range(5))
+    assert torch.equal(w[1], number + 1100)
+
+
+def test_without_a_target_the_rows_are_their_own():
+    for X, target, weights in make_batches().train(0):
+        assert target is X
+        assert weights is None
+
+
+def test_validation_has_each_held_out_row_once(monkeypatch):
+    monkeypatch.setattr(_data, "_EVALUATION_ROWS", 2)
+    batches = make_batches()
+    assert batches.has_validation
+    assert [*chain(*row_numbers(batches.validation()))] == list(range(5))
+    assert row_numbers([batches.sample()]) == [[0, 1]]
+
+
+def test_sample_is_of_training_rows_if_none_are_held_out():
+    weights = torch.ones(1, 23)
+    batches = make_batches(n_validation=0, weights=weights)
+    assert not batches.has_validation
+    X, _, sampled = batches.sample()
+    assert len(X) == 23
+    assert torch.equal(sampled, weights)
+
+
+# Splits
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize(("n", "fraction", "size"), [(20, 0.1, 2), (21, 0.5, 11)])
+def test_split_has_each_row_once(n, fraction, size, stratified):
+    y = np.arange(n) % 2 if stratified else None
+    train, held_out = split_rows(n, fraction, y, 0)
+    assert len(held_out) == size
+    assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(n))
+    assert (np.diff(train) > 0).all() and (np.diff(held_out) > 0).all()
+
+
+def test_nothing_is_held_out_of_fraction_zero():
+    train, held_out = split_rows(7, 0, None, 0)
+    assert_array_equal(train, np.arange(7))
+    assert len(held_out) == 0
+
+
+def test_split_depends_on_the_seed():
+    splits = [split_rows(50, 0.3, None, seed)[1] for seed in (0, 0, 1)]
+    assert_array_equal(splits[0], splits[1])
+    assert not np.array_equal(splits[0], splits[2])
+
+
+def test_classes_are_held_out_in_proportion():
+    y = np.repeat(["a", "b", "c"], [60, 30, 10])
+    for seed in range(5):
+        _, held_out = split_rows(100, 0.2, y, seed)
+        names, counts = np.unique(y[held_out], return_counts=True)
+        assert dict(zip(names, counts, strict=True)) == {"a": 12, "b": 6, "c": 2}
+
+
+def test_a_class_with_a_single_row_is_trained_on():
+    y = np.repeat([0, 1, 2, 3], [1, 10, 10, 1])
+    for seed in range(10):
+        train, held_out = split_rows(22, 0.2, y, seed)
+        assert {0, 21} <= set(train)
+        assert len(held_out) == 5
+        assert set(y[held_out]) == {1, 2}
+
+
+@pytest.mark.parametrize("y", [np.arange(10), np.arange(10) // 2])
+def test_more_classes_than_held_out_rows_are_split_at_random(y):
+    train, held_out = split_rows(10, 0.2, y, 0)
+    assert (len(train), len(held_out)) == (8, 2)
+
+
+@pytest.mark.parametrize("stratify", [None, np.array([0])])
+def test_split_that_leaves_no_row_is_refused(stratify):
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.9 of 1 rows leaves"):
+        split_rows(1, 0.9, stratify, 0)
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "expected"),
+    [
+        ("auto", None, "reconstruction"),
+        ("auto", [0.5, 1.5], "regression"),
+        ("auto", [[0.5, 1.0], [1.5, 2.0]], "regression"),
+        ("auto", [0, 1, 2], "classification"),
+        ("auto", ["a", "b"], "classification"),
+        ("auto", [[0, 1], [1, 0]], "classification"),
+        ("regression", [0, 1, 2], "regression"),
+        ("reconstruction", [0, 1], "reconstruction"),
+    ],
+)
+def test_task_follows_from_y(task, y, expected):
+    assert resolve_task(task, None if y is None else np.array(y)) == expected
+
+
+@pytest.mark.parametrize(
+    "y",
+    [[2, 0, 2, 5], ["b", "a", "b", "c"], [True, False, True, True], [-1.0, 1.0, 1.0]],
+)
+def test_labels_round_trip(y):
+    target = encode_labels(np.array(y))
+    assert target.loss == "cross_entropy"
+    assert target.n_outputs == len(set(y)) == len(target.classes)
+    assert target.tensor.dtype == torch.int64
+    assert target.classes[target.tensor.numpy()].tolist() == y
+
+
+@pytest.mark.parametrize("form", [np.array, scipy.sparse.csr_matrix])
+def test_several_labels_stay_a_matrix(form):
+    labels = [[0, 1, 1], [1, 0, 1], [0, 0, 0]]
+    target = encode_labels(form(labels))
+    assert target.loss == "binary_cross_entropy"
+    assert target.n_outputs == 3
+    assert target.tensor.dtype == torch.float32
+    assert target.tensor.tolist() == labels
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"y has one class only \(.*'a'.*\)"):
+        encode_labels(np.array(["a", "a"]))
+
+
+def test_several_columns_of_classes_are_refused():
+    with pytest.raises(ValueError, match="y has several columns with more than two"):
+        encode_labels(np.array([[0, 1], [2, 0], [1, 2]]))
+
+
+def test_values_are_no_labels():
+    with pytest.raises(ValueError, match="Unknown label type"):
+        encode_labels(np.array([0.5, 1.5, 2.5]))
+
+
+@pytest.mark.parametrize("shape", [(30,), (30, 1), (30, 3)])
+def test_values_round_trip(shape):
+    y = 5 * np.random.default_rng(0).normal(size=shape) + 1e4
+    target = encode_values(y)
+    assert target.loss == "squared_error"
+    assert target.n_outputs == (shape[1] if len(shape) == 2 else 1)
+    values = target.tensor.double().numpy()
+    assert_allclose(values.mean(0), 0, atol=1e-6)
+    assert_allclose(values.std(0), 1, rtol=1e-6)
+    restored = values * target.scale + target.center
+    assert_allclose(restored, y.reshape(30, -1), atol=1e-5)
+
+
+def test_values_are_standardised_with_weights():
+    y, weights = np.array([1.0, 2.0, 30.0, 4.0]), np.array([1.0, 1.0, 0.0, 2.0])
+    target = encode_values(y, weights)
+    mean, std = weighted_statistics(y.reshape(-1, 1), weights)
+    assert_allclose(target.center, mean)
+    assert_allclose(target.scale, std)
+
+
+def test_a_constant_target_is_centred_only():
+    target = encode_values(np.full(5, 0.1))
+    assert target.scale.tolist() == [1.0]
+    assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)

@@ -1,0 +1,1243 @@
+"""What the estimators promise: k distinct columns, parameters that matter, units."""
+
+import dataclasses
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import accuracy_score, r2_score
+from torch import nn
+
+from ipcae_sklearn import CAESelector, IPCAESelector
+
+# Short searches seldom converge, and what is tested here does not depend on it.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+both = pytest.mark.parametrize("Selector", [CAESelector, IPCAESelector])
+TASKS = ["reconstruction", "classification", "regression"]
+HISTORY = {
+    "train_loss",
+    "validation_loss",
+    "unique_fraction",
+    "temperature",
+    "mean_max_probability",
+    "gjsd",
+}
+
+
+def quick(Selector, k=3, **parameters):
+    """A selector that is fitted in a tenth of a second."""
+    defaults = {
+        "max_iter": 8,
+        "tuning_iter": 4,
+        "hidden_layer_sizes": (16,),
+        "device": "cpu",
+        "random_state": 0,
+    }
+    return Selector(k, **defaults | parameters)
+
+
+def longer(Selector, k=3, **parameters):
+    """A selector that learns something, in about half a second."""
+    return quick(Selector, k, max_iter=60, tuning_iter=20, **parameters)
+
+
+def make_X(n=120, p=10, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, p))
+
+
+def make_data(task, n=120, p=10, seed=0):
+    """X and a target that columns 0 to 2 determine."""
+    X = make_X(n, p, seed)
+    if task == "reconstruction":
+        return X, None
+    values = X[:, 0] + 2 * X[:, 1] - X[:, 2]
+    return X, values if task == "regression" else (values > 0).astype(int)
+
+
+def assert_same_findings(a, b):
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    assert_array_equal(a.probabilities_, b.probabilities_)
+    assert_array_equal(a.restart_losses_, b.restart_losses_)
+    for name in HISTORY:
+        assert_array_equal(a.history_[name], b.history_[name])
+
+
+def findings(selector):
+    """All that was found, as bytes that differ if anything differs."""
+    arrays = [*selector.history_.values(), selector.restart_losses_]
+    arrays += [selector.probabilities_, selector.importances_]
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+
+
+def mlp(n_inputs, n_outputs):
+    return nn.Sequential(nn.Linear(n_inputs, 12), nn.ReLU(), nn.Linear(12, n_outputs))
+
+
+def mlp_with_state(n_inputs, n_outputs):
+    """Has buffers (running means) and behaves differently in training."""
+    return nn.Sequential(
+        nn.Linear(n_inputs, 12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(12, n_outputs),
+    )
+
+
+# Exactly k distinct columns
+
+
+def _identical_columns():
+    return np.repeat(make_X(p=1), 8, axis=1)
+
+
+def _identical_blocks():
+    return np.repeat(make_X(p=2), 5, axis=1)
+
+
+def _some_constant():
+    X = make_X()
+    X[:, [0, 3, 4, 5, 6, 8, 9]] = 7.5
+    return X
+
+
+def _more_constant_than_needed():
+    X = make_X()
+    X[:, 1:] = -3
+    return X
+
+
+AWKWARD = {
+    "identical columns": _identical_columns,
+    "identical blocks": _identical_blocks,
+    "only k columns vary": _some_constant,
+    "fewer than k columns vary": _more_constant_than_needed,
+    "all constant": lambda: np.full((50, 6), 2.0),
+    "all zero": lambda: np.zeros((50, 6)),
+    "two rows": lambda: make_X(2),
+    "three rows": lambda: make_X(3),
+    "five rows": lambda: make_X(5),
+    "huge": lambda: make_X() * 1e30,
+    "tiny": lambda: make_X() * 1e-30,
+    "huge and tiny": lambda: make_X() * 10.0 ** np.repeat([30, -30], 5),
+    "beyond float32": lambda: make_X() * 1e150,
+    "far from zero": lambda: make_X() + 1e9,
+    "one outlier": lambda: np.vstack([make_X(), np.full((1, 10), 1e8)]),
+    "more columns than rows": lambda: make_X(10, 60),
+    "sparse ones": lambda: np.eye(40, 12),
+}
+
+
+@both
+@pytest.mark.filterwarnings("ignore:.*columns hold 90 %.*:UserWarning")
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_exactly_k_distinct_columns(Selector, name, task):
+    X = AWKWARD[name]()
+    y = None
+    if task != "reconstruction":
+        y = np.arange(len(X)) % 2 * (1.0 if task == "regression" else 1)
+    selector = quick(Selector, task=task).fit(X, y)
+    indices = selector.selected_indices_
+    assert len(indices) == 3
+    assert (np.diff(indices) > 0).all()
+    assert selector.get_support().sum() == 3
+    assert selector.transform(X).shape == (len(X), 3)
+    assert np.isfinite(selector.restart_losses_).all()
+    assert np.isfinite(selector.history_["train_loss"]).all()
+    assert np.isfinite(selector.importances_).all()
+    if y is not None:
+        assert len(selector.predict(X)) == len(X)
+
+
+@both
+def test_constant_columns_are_taken_last(Selector):
+    selector = quick(Selector).fit(_some_constant())
+    assert_array_equal(selector.selected_indices_, [1, 2, 7])
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("k", [5, "all"])
+def test_all_columns(Selector, task, k):
+    X, y = make_data(task, p=5)
+    selector = quick(Selector, k).fit(X, y)
+    assert_array_equal(selector.selected_indices_, np.arange(5))
+    assert_array_equal(selector.transform(X), X)
+    assert_array_equal(selector.ranking_, np.ones(5))
+    assert np.isfinite(selector.score(X, y))
+
+
+@both
+def test_k_above_the_number_of_columns_keeps_all(Selector):
+    X, y = make_data("regression", p=5)
+    with pytest.warns(UserWarning, match="k=6 is greater than n_features=5"):
+        selector = quick(Selector, 6).fit(X, y)
+    assert_array_equal(selector.selected_indices_, np.arange(5))
+
+
+@both
+@pytest.mark.parametrize(
+    "k, expected", [(0.3, 3), (0.39, 3), (0.99, 9), (0.1, 1), (np.float32(0.5), 5)]
+)
+def test_k_as_a_fraction_is_rounded_down(Selector, k, expected):
+    selector = quick(Selector, k, max_iter=1, tuning_iter=0).fit(make_X())
+    assert len(selector.selected_indices_) == expected
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_one_column(Selector, task):
+    X, y = make_data(task, p=3)
+    selector = quick(Selector, 1).fit(X[:, :1], y)
+    assert_array_equal(selector.selected_indices_, [0])
+
+
+@both
+def test_numpy_integers_as_parameters(Selector):
+    parameters = {"max_iter": np.int32(3), "batch_size": np.int64(32)}
+    selector = quick(Selector, np.int64(2), **parameters).fit(make_X())
+    assert len(selector.selected_indices_) == 2
+
+
+# A selector like any other
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_views_of_the_selection_agree(Selector, task):
+    X, y = make_data(task)
+    selector = quick(Selector)
+    Z = selector.fit_transform(X, y)
+    indices = selector.selected_indices_
+    assert_array_equal(selector.get_support(indices=True), indices)
+    assert_array_equal(np.flatnonzero(selector.get_support()), indices)
+    assert selector.get_support().dtype == bool
+    assert_array_equal(Z, X[:, indices])
+    assert_array_equal(selector.transform(X), Z)
+    back = np.zeros_like(X)
+    back[:, indices] = Z
+    assert_array_equal(selector.inverse_transform(Z), back)
+    names = [f"x{j}" for j in indices]
+    assert_array_equal(selector.get_feature_names_out(), names)
+    given = np.array([f"c{j}" for j in range(10)], dtype=object)
+    assert_array_equal(selector.get_feature_names_out(given), given[indices])
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_attributes(Selector, task):
+    X, y = make_data(task, n=600)
+    selector = quick(Selector, n_init=2).fit(X, y)
+    assert selector.n_features_in_ == 10
+    assert not hasattr(selector, "feature_names_in_")
+    assert selector.task_ == task
+    assert selector.device_ == "cpu"
+    assert selector.selected_indices_.shape == (3,)
+    assert selector.probabilities_.shape == (3, 10)
+    assert_allclose(selector.probabilities_.sum(axis=1), 1, rtol=1e-5)
+    assert (selector.probabilities_ >= 0).all()
+    assert_array_equal(selector.scores_, selector.probabilities_.max(axis=0))
+    assert selector.importances_.shape == (3,)
+    assert selector.restart_losses_.shape == (2,)
+    assert isinstance(selector.n_unique_, int)
+    assert 1 <= selector.n_unique_ <= 3
+    assert isinstance(selector.converged_, bool)
+    assert isinstance(selector.n_iter_, int)
+    if task == "classification":
+        assert_array_equal(selector.classes_, [0, 1])
+    else:
+        assert not hasattr(selector, "classes_")
+
+
+@both
+@pytest.mark.parametrize("n", [120, 600])  # without and with held-out rows
+def test_history(Selector, n):
+    selector = quick(Selector, temperature=(5, 0.1)).fit(make_X(n))
+    history = selector.history_
+    assert set(history) == HISTORY
+    assert selector.n_iter_ == 12
+    for values in history.values():
+        assert isinstance(values, np.ndarray)
+        assert values.shape == (12,)
+    assert np.isfinite(history["train_loss"]).all()
+    assert np.isfinite(history["validation_loss"]).all() == (n == 600)
+    assert np.isnan(history["validation_loss"]).all() == (n == 120)
+    temperature = history["temperature"]
+    assert np.isnan(temperature[8:]).all()
+    assert (np.diff(temperature[:8]) < 0).all()
+    assert temperature[0] < 5
+    assert_allclose(temperature[7], 0.1)
+    assert (history["unique_fraction"] <= 1).all()
+    assert (history["unique_fraction"] >= 1 / 3).all()
+    assert (history["mean_max_probability"] <= 1 + 1e-6).all()
+    assert (history["mean_max_probability"] >= 1 / 10 - 1e-6).all()
+    assert (history["gjsd"] <= np.log(3) + 1e-6).all()
+    assert (history["gjsd"] >= -1e-6).all()
+
+
+@both
+def test_the_model_of_the_lowest_validation_loss_is_kept(Selector):
+    X, y = make_data("regression", n=600)
+    selector = quick(Selector, learning_rate_init=0.3, tuning_iter=10).fit(X, y)
+    lowest = selector.history_["validation_loss"].min()
+    assert_allclose(selector.restart_losses_, lowest, rtol=1e-6)
+
+
+@both
+def test_ranking(Selector):
+    X, y = make_data("regression")
+    selector = quick(Selector).fit(X, y)
+    ranking, scores = selector.ranking_, selector.scores_
+    assert_array_equal(np.flatnonzero(ranking == 1), selector.selected_indices_)
+    assert_array_equal(np.sort(ranking), [1, 1, 1, 2, 3, 4, 5, 6, 7, 8])
+    rest = np.argsort(ranking)[3:]
+    assert (np.diff(scores[rest]) <= 0).all()
+
+
+@both
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_essential_column_is_the_most_important(Selector, task):
+    X = make_X(300, 6)
+    y = 10 * X[:, 4] + X[:, 1]
+    if task == "classification":
+        y = y > 0
+    selector = longer(Selector, 6).fit(X, y)
+    assert selector.importances_.argmax() == 4
+    assert selector.importances_[4] > 10 * abs(selector.importances_[0])
+    selector = longer(Selector, 2, max_iter=150).fit(X, y)
+    assert 4 in selector.selected_indices_
+    assert selector.selected_indices_[selector.importances_.argmax()] == 4
+
+
+@both
+def test_probabilities_belong_to_the_selected_columns(Selector):
+    X, y = make_data("regression", n=300)
+    selector = longer(Selector, max_iter=200).fit(X, y)
+    assert selector.converged_
+    assert selector.n_unique_ == 3
+    assert_array_equal(
+        selector.probabilities_.argmax(axis=1), selector.selected_indices_
+    )
+    assert (selector.probabilities_.max(axis=1) >= 0.9).all()
+    assert_array_equal(selector.selected_indices_, [0, 1, 2])
+
+
+@both
+def test_constant_columns_have_no_probability(Selector):
+    X = make_X()
+    X[:, 4] = 1
+    selector = quick(Selector).fit(X)
+    assert selector.scores_[4] == 0
+    assert_array_equal(selector.probabilities_[:, 4], 0)
+    assert selector.ranking_[4] == selector.ranking_.max()
+
+
+def _check_plain(value, where):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"{where} key")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{where}[{i}]")
+    elif dataclasses.is_dataclass(value):
+        _check_plain(vars(value), where)
+    else:
+        plain = (str, int, float, bool, type(None), np.ndarray, np.generic)
+        assert isinstance(value, plain), f"{where} is a {type(value)}"
+        assert np.asarray(value).dtype.kind != "O" or value is None, where
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_fitted_state_is_numpy_and_plain_python(Selector, task, warm_start):
+    selector = quick(Selector, warm_start=warm_start).fit(*make_data(task))
+    parameters = selector.get_params()
+    state = {k: v for k, v in vars(selector).items() if k not in parameters}
+    assert "history_" in state
+    _check_plain(state, "selector")
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_fit_does_not_change_its_input(Selector, task):
+    X, y = make_data(task)
+    X_before, y_before = X.copy(), None if y is None else y.copy()
+    weights = np.arange(len(X)) % 3.0
+    selector = quick(Selector)
+    parameters = selector.get_params()
+    selector.fit(X, y, sample_weight=weights).score(X, y)
+    assert selector.get_params() == parameters
+    assert_array_equal(X, X_before)
+    assert_array_equal(weights, np.arange(len(X)) % 3.0)
+    if y is not None:
+        assert_array_equal(y, y_before)
+
+
+@pytest.mark.parametrize("parameter", ["k", "task", "random_state", "device"])
+def test_defaults_are_those_of_the_signature(parameter):
+    for Selector in (CAESelector, IPCAESelector):
+        default = inspect.signature(Selector).parameters[parameter].default
+        assert Selector().get_params()[parameter] == default
+
+
+def test_all_parameters_but_k_are_keywords():
+    for Selector in (CAESelector, IPCAESelector):
+        name, *others = inspect.signature(Selector).parameters.values()
+        assert name.name == "k"
+        assert all(other.kind is other.KEYWORD_ONLY for other in others)
+
+
+def test_both_selectors_share_parameters_and_defaults():
+    cae = inspect.signature(CAESelector).parameters
+    ipcae = inspect.signature(IPCAESelector).parameters
+    assert {name: ipcae[name].default for name in cae} == {
+        name: parameter.default for name, parameter in cae.items()
+    }
+
+
+# Parameters are honoured: (base, change) gives another result than base alone
+
+STOPPING = {"early_stopping": True, "n_iter_no_change": 1, "tol": 100.0}
+GUMBEL_RAO = {"gradient": "gumbel_rao"}
+CHANGES = [
+    ("k", {}, 4),
+    ("task", {}, "reconstruction"),
+    ("init", {}, "greedy"),
+    ("hidden_layer_sizes", {}, ()),
+    ("hidden_layer_sizes", {}, 16),  # an int is one layer
+    ("hidden_layer_sizes", {}, (8, 8)),
+    ("decoder", {}, mlp),
+    ("temperature", {}, (2, 0.1)),
+    ("temperature", {}, (10.0, 0.5)),
+    ("temperature_schedule", {}, "linear"),
+    ("noise", {"noise": "pool"}, "batch"),
+    ("noise", {"noise": "pool"}, "sample"),
+    ("gradient", {}, "straight_through"),
+    ("gradient", {}, "gumbel_rao"),
+    ("n_gradient_samples", GUMBEL_RAO, 3),
+    ("diversity", {}, 0.5),
+    ("max_iter", {}, 7),
+    ("tuning_iter", {}, 0),
+    ("tuning_iter", {}, 5),
+    ("batch_size", {}, 50),
+    ("learning_rate_init", {}, 0.02),
+    ("learning_rate_selector", {}, 0.2),
+    ("weight_decay", {}, 10.0),
+    ("validation_fraction", {}, 0.3),
+    ("early_stopping", STOPPING | {"early_stopping": False}, True),
+    ("n_iter_no_change", STOPPING, 3),
+    ("tol", STOPPING, 0.0),
+    ("class_weight", {"task": "classification"}, "balanced"),
+    ("class_weight", {"task": "classification"}, {0: 1, 1: 5}),
+    ("standardize", {}, False),
+    ("standardize", {"task": "reconstruction"}, True),
+    ("n_init", {}, 2),
+    ("random_state", {}, 1),
+]
+CHANGES_IPCAE = [
+    ("embedding_dim", {}, 7),
+    ("embedding_dim", {}, "n_features"),
+    ("embedding_init", {}, "identity"),
+    ("map", {}, "per_row"),
+    ("map", {}, "full"),
+    ("map", {}, "diagonal"),
+    ("map", {}, "scalar"),
+    ("map_bias", {}, False),
+    ("map_hidden_layer_sizes", {}, (5,)),
+    ("map_hidden_layer_sizes", {}, 5),
+]
+# Tested by themselves, since they are no part of what is learned.
+CHANGES_ELSEWHERE = {"device", "warm_start", "verbose"}
+
+
+def _changes():
+    for Selector, changes in [
+        (CAESelector, CHANGES),
+        (IPCAESelector, CHANGES + CHANGES_IPCAE),
+    ]:
+        for name, base, value in changes:
+            label = f"{Selector.__name__}-{name}-{getattr(value, '__name__', value)}"
+            yield pytest.param(Selector, name, base, value, id=label)
+
+
+@pytest.mark.parametrize("Selector, name, base, value", list(_changes()))
+def test_parameter_is_honoured(Selector, name, base, value):
+    X = make_X(150, 12) * np.linspace(0.5, 2, 12)
+    y = X[:, 0] + X[:, 1] ** 2
+    if base.get("task") == "classification":
+        y = (y > 2).astype(int)
+    defaults = {"max_iter": 6, "tuning_iter": 3, "hidden_layer_sizes": (8,)}
+    reference = quick(Selector, **defaults | base)
+    changed = quick(Selector, **defaults | base).set_params(**{name: value})
+    assert findings(reference.fit(X, y)) != findings(changed.fit(X, y))
+
+
+def test_every_parameter_is_tested():
+    tested = CHANGES_ELSEWHERE | {name for name, _, _ in CHANGES}
+    assert set(CAESelector().get_params()) == tested
+    tested |= {name for name, _, _ in CHANGES_IPCAE}
+    assert set(IPCAESelector().get_params()) == tested
+
+
+@both
+def test_number_of_epochs(Selector):
+    X, y = make_data("regression")
+    selector = quick(Selector, max_iter=5, tuning_iter=0).fit(X, y)
+    assert selector.n_iter_ == 5
+    selector = quick(Selector, max_iter=5, tuning_iter=2).fit(X, y)
+    assert selector.n_iter_ == 7
+
+
+@both
+def test_early_stopping_ends_early(Selector):
+    X, y = make_data("regression", n=600)
+    stopping = {"early_stopping": True, "n_iter_no_change": 4, "tol": 1.0}
+    selector = quick(Selector, max_iter=50, tuning_iter=0, **stopping).fit(X, y)
+    assert selector.n_iter_ == 5  # the first epoch is an improvement
+    assert not selector.converged_
+
+
+@both
+@pytest.mark.parametrize("device", ["cpu", "auto", torch.device("cpu")])
+def test_device(Selector, device):
+    selector = quick(Selector, device=device, max_iter=1).fit(make_X())
+    assert isinstance(selector.device_, str)
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    assert selector.device_ == (auto if device == "auto" else "cpu")
+
+
+@both
+def test_published_protocols_can_be_asked_for(Selector):
+    X, y = make_data("classification")
+    protocol = {"noise": "sample", "temperature": (10, 0.1), "tuning_iter": 0}
+    protocol |= {"learning_rate_init": 1e-3, "learning_rate_selector": 1e-3}
+    if Selector is IPCAESelector:
+        protocol |= {"embedding_dim": "n_features", "hidden_layer_sizes": (200,)}
+    else:
+        protocol |= {"noise": "batch", "hidden_layer_sizes": (20, 20)}
+    selector = quick(Selector, **protocol).fit(X, y)
+    assert selector.n_iter_ == 8
+    assert_allclose(selector.history_["temperature"][-1], 0.1)
+
+
+@both
+@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
+@pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "gumbel_rao"])
+def test_noise_and_gradient_combine(Selector, noise, gradient):
+    selector = quick(Selector, noise=noise, gradient=gradient, max_iter=2)
+    if (noise, gradient) == ("sample", "gumbel_rao"):
+        with pytest.raises(ValueError, match="gumbel_rao"):
+            selector.fit(make_X())
+    else:
+        assert len(selector.fit(make_X()).selected_indices_) == 3
+
+
+# Randomness
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_same_random_state_same_result(Selector, task):
+    X, y = make_data(task, n=600)
+    a, b = quick(Selector).fit(X, y), quick(Selector).fit(X, y)
+    assert_same_findings(a, b)
+    c = quick(Selector, random_state=1).fit(X, y)
+    assert findings(c) != findings(a)
+
+
+@both
+def test_random_state_instance_is_drawn_from(Selector):
+    X = make_X()
+    state = np.random.RandomState(5)
+    first = quick(Selector, random_state=state).fit(X)
+    second = quick(Selector, random_state=state).fit(X)
+    assert findings(first) != findings(second)
+    again = quick(Selector, random_state=np.random.RandomState(5)).fit(X)
+    assert_same_findings(first, again)
+
+
+@both
+def test_no_random_state_differs_from_fit_to_fit(Selector):
+    X = make_X()
+    a = quick(Selector, random_state=None).fit(X)
+    b = quick(Selector, random_state=None).fit(X)
+    assert findings(a) != findings(b)
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("n", [120, 600])  # without and with held-out rows
+def test_best_of_several_runs(Selector, task, n):
+    X, y = make_data(task, n=n)
+    alone = quick(Selector).fit(X, y)
+    several = quick(Selector, n_init=4).fit(X, y)
+    assert several.restart_losses_.shape == (4,)
+    assert len(set(several.restart_losses_)) == 4
+    # A run is the same alone and in company.
+    assert_allclose(several.restart_losses_[0], alone.restart_losses_[0], rtol=1e-4)
+    best = several.restart_losses_.min()
+    column = "validation_loss" if n == 600 else "train_loss"
+    kept = several.history_[column]
+    assert_allclose(best, kept.min() if n == 600 else kept[-1], rtol=1e-5)
+
+
+@both
+def test_global_state_is_untouched(Selector):
+    X, y = make_data("regression")
+    numpy_before = pickle.dumps(np.random.get_state())  # noqa: NPY002
+    torch_before = torch.get_rng_state()
+    settings = _torch_settings()
+    for parameters in ({"random_state": 0}, {"decoder": mlp_with_state}):
+        selector = quick(Selector, **parameters).fit(X, y)
+        selector.predict(X)
+    assert pickle.dumps(np.random.get_state()) == numpy_before  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    assert _torch_settings() == settings
+
+
+def _torch_settings():
+    return (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+    )
+
+
+@both
+def test_global_state_is_untouched_by_a_failure(Selector):
+    X, y = make_data("regression")
+    before, settings = torch.get_rng_state(), _torch_settings()
+    with pytest.raises(ValueError, match="non-finite"):
+        quick(Selector, learning_rate_init=1e38, decoder=mlp).fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert _torch_settings() == settings
+
+
+@both
+@pytest.mark.parametrize("decoder", [None, mlp_with_state])
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "float64", "meta"])
+def test_fit_under_other_global_settings(Selector, mode, decoder):
+    X, y = make_data("regression")
+    reference = quick(Selector, decoder=decoder).fit(X, y)
+    selector = quick(Selector, decoder=decoder)
+    if mode == "float64":
+        torch.set_default_dtype(torch.float64)
+        try:
+            prediction = selector.fit(X, y).predict(X)
+            assert torch.get_default_dtype() == torch.float64
+        finally:
+            torch.set_default_dtype(torch.float32)
+    else:
+        contexts = {
+            "no_grad": torch.no_grad,
+            "inference_mode": torch.inference_mode,
+            "meta": lambda: torch.device("meta"),
+        }
+        with contexts[mode]():
+            settings = _torch_settings()
+            prediction = selector.fit(X, y).predict(X)
+            assert _torch_settings() == settings
+    assert_same_findings(selector, reference)
+    assert_array_equal(prediction, reference.predict(X))
+
+
+# Units
+
+
+POWERS = 10.0 ** np.array([-6, -4, -2, -1, 0, 1, 2, 4, 6, 8])
+
+
+@both
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_supervised_selection_does_not_depend_on_units(Selector, task):
+    X, y = make_data(task, n=200)
+    a = longer(Selector).fit(X, y)
+    b = longer(Selector).fit(X * POWERS + POWERS, y)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    # Rounding aside, everything is the same.
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
+    assert_allclose(a.score(X, y), b.score(X * POWERS + POWERS, y), atol=1e-3)
+
+
+@both
+def test_standardize_false_keeps_units_in_a_supervised_fit(Selector):
+    X, y = make_data("regression", n=200)
+    a = quick(Selector, standardize=False).fit(X, y)
+    b = quick(Selector, standardize=False).fit(X * [10] + [0] * 10, y)
+    c = quick(Selector, standardize=False).fit(X * ([10] + [1] * 9), y)
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
+    assert not np.allclose(a.history_["train_loss"], c.history_["train_loss"])
+
+
+@both
+def test_targets_unit_is_that_of_the_predictions(Selector):
+    X, y = make_data("regression", n=200)
+    a = quick(Selector).fit(X, y)
+    b = quick(Selector).fit(X, 1e6 * y - 3e7)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    assert_allclose(b.predict(X), 1e6 * a.predict(X) - 3e7, rtol=1e-4)
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
+
+
+@both
+@pytest.mark.parametrize("factor", [1e-30, 1e-3, 8.0, 1e30])
+def test_reconstruction_does_not_depend_on_one_unit_for_all(Selector, factor):
+    X = make_X() * np.linspace(0.5, 2, 10)
+    a, b = quick(Selector).fit(X), quick(Selector).fit(factor * X)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    Z = a.transform(X)
+    assert_allclose(
+        b.reconstruct(factor * Z) / factor, a.reconstruct(Z), rtol=1e-3, atol=1e-4
+    )
+    assert_allclose(b.score(factor * X), a.score(X), atol=1e-4)
+
+
+@both
+@pytest.mark.parametrize("factor", [1e-3, 8.0])
+def test_losses_are_in_the_units_of_X(Selector, factor):
+    X = make_X() * np.linspace(0.5, 2, 10)
+    a, b = quick(Selector).fit(X), quick(Selector).fit(factor * X)
+    squared = factor**2
+    for name in ("restart_losses_", "importances_"):
+        ours, others = getattr(a, name), getattr(b, name)
+        assert_allclose(others / squared, ours, rtol=1e-2, atol=1e-4)
+    for name in ("train_loss", "validation_loss"):
+        assert_allclose(b.history_[name] / squared, a.history_[name], rtol=1e-2)
+
+
+@both
+def test_loss_of_a_reconstruction_is_its_mean_squared_error(Selector):
+    X = 5 * make_X() * np.linspace(0.5, 2, 10)
+    selector = longer(Selector, tuning_iter=100).fit(X)
+    error = np.mean((X - selector.reconstruct(selector.transform(X))) ** 2)
+    # The loss is the mean of an epoch's batches, before each of its steps.
+    assert_allclose(selector.restart_losses_, error, rtol=0.05)
+
+
+@both
+def test_reconstruction_favours_columns_of_large_variance(Selector):
+    X = make_X(300)
+    X[:, [2, 5, 7]] *= 5
+    selector = longer(Selector).fit(X)
+    assert_array_equal(selector.selected_indices_, [2, 5, 7])
+
+
+@both
+def test_reconstruction_warns_when_few_columns_dominate(Selector):
+    X = make_X(p=40)
+    X[:, 7] *= 1e4
+    with pytest.warns(UserWarning, match=r"1 of 40 columns hold .* standardize=True"):
+        quick(Selector, 5, max_iter=1).fit(X)
+    # Nothing is wrong with these:
+    quick(Selector, 5, max_iter=1, standardize=True).fit(X)
+    quick(Selector, 5, max_iter=1).fit(X, X[:, 0])
+
+
+@both
+def test_standardized_reconstruction_does_not_depend_on_units(Selector):
+    X = make_X() * np.linspace(0.5, 2, 10)
+    a = quick(Selector, standardize=True).fit(X)
+    b = quick(Selector, standardize=True).fit(X * POWERS)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
+    assert_allclose(
+        b.reconstruct(b.transform(X * POWERS)) / POWERS,
+        a.reconstruct(a.transform(X)),
+        rtol=1e-2,
+        atol=1e-4,
+    )
+
+
+# The joint decoder
+
+
+@both
+@pytest.mark.parametrize("standardize", [True, False])
+def test_reconstruct(Selector, standardize):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 10)) + np.arange(10)
+    X[:, 4] = 3.0
+    selector = longer(Selector, standardize=standardize).fit(X)
+    full = selector.reconstruct(selector.transform(X))
+    assert full.shape == X.shape
+    assert_allclose(full[:, 4], 3)
+    weights = X.var(axis=0)
+    if standardize:
+        weights = (weights > 1e-20).astype(float)
+    r2 = r2_score(X, full, multioutput="raw_values")
+    expected = np.average(r2, weights=weights)
+    assert_allclose(selector.score(X), expected, rtol=1e-6)
+    assert expected > 0.8
+    new = rng.normal(size=(20, 10))
+    assert np.isfinite(selector.score(new))
+
+
+@both
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["no", "yes"],
+        ["red", "green", "blue"],
+        [-1, 1],
+        [False, True],
+        [3, 7, 9, 20],
+        [0.0, 1.0],
+        np.array(["a", "b"], dtype=object),
+    ],
+    ids=str,
+)
+def test_classes(Selector, labels):
+    X = make_X(200, 6)
+    code = np.digitize(X[:, 2], np.quantile(X[:, 2], np.linspace(0, 1, len(labels))))
+    y = np.asarray(labels)[np.clip(code - 1, 0, len(labels) - 1)]
+    selector = longer(Selector, 2).fit(X, y)
+    assert selector.task_ == "classification"
+    assert_array_equal(selector.classes_, np.unique(y))
+    prediction, probabilities = selector.predict(X), selector.predict_proba(X)
+    assert prediction.shape == (200,)
+    assert prediction.dtype == np.asarray(y).dtype
+    assert probabilities.shape == (200, len(labels))
+    assert_allclose(probabilities.sum(axis=1), 1)
+    assert_array_equal(selector.classes_[probabilities.argmax(axis=1)], prediction)
+    assert_allclose(selector.score(X, y), accuracy_score(y, prediction))
+    assert selector.score(X, y) > 0.8
+    assert 2 in selector.selected_indices_
+
+
+@both
+def test_loss_of_a_classification_is_its_cross_entropy(Selector):
+    X, y = make_data("classification", n=200)
+    selector = longer(Selector, tuning_iter=100).fit(X, y)
+    own = selector.predict_proba(X)[np.arange(200), y]
+    assert_allclose(selector.restart_losses_, -np.log(own).mean(), rtol=0.1)
+
+
+@both
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_several_labels(Selector, class_weight):
+    X = make_X(300, 8)
+    Y = (X[:, [1, 4, 6]] > [0, 0.5, -0.5]).astype(int)
+    selector = longer(Selector, class_weight=class_weight).fit(X, Y)
+    assert selector.task_ == "classification"
+    assert_array_equal(selector.selected_indices_, [1, 4, 6])
+    assert_array_equal(selector.classes_, [0, 1, 2])
+    prediction, probabilities = selector.predict(X), selector.predict_proba(X)
+    assert prediction.shape == probabilities.shape == (300, 3)
+    assert_array_equal(prediction, probabilities > 0.5)
+    assert_allclose(selector.score(X, Y), accuracy_score(Y, prediction))
+    assert selector.score(X, Y) > 0.7
+
+
+@both
+def test_several_targets(Selector):
+    X = make_X(300, 8)
+    Y = X[:, [1, 4, 6]] * [1, 100, 1e-4] + [0, 1e4, 0]
+    selector = longer(Selector).fit(X, Y)
+    assert selector.task_ == "regression"
+    assert_array_equal(selector.selected_indices_, [1, 4, 6])
+    prediction = selector.predict(X)
+    assert prediction.shape == (300, 3)
+    assert (r2_score(Y, prediction, multioutput="raw_values") > 0.8).all()
+    assert_allclose(selector.score(X, Y), r2_score(Y, prediction))
+    assert not hasattr(selector, "predict_proba")
+
+
+@both
+def test_constant_target_of_a_regression(Selector):
+    X = make_X()
+    selector = quick(Selector, task="regression").fit(X, np.full(120, 4.5))
+    assert_allclose(selector.predict(X), 4.5)
+
+
+@both
+def test_column_vector_as_target(Selector):
+    X, y = make_data("regression")
+    with pytest.warns(UserWarning, match="column-vector"):
+        selector = quick(Selector).fit(X, y[:, np.newaxis])
+    assert_array_equal(selector.predict(X), quick(Selector).fit(X, y).predict(X))
+
+
+@both
+def test_integer_target_is_a_regression_on_request(Selector):
+    X = make_X()
+    y = np.round(10 * X[:, 0]).astype(int)
+    selector = quick(Selector, task="regression").fit(X, y)
+    assert selector.task_ == "regression"
+    assert selector.predict(X).dtype.kind == "f"
+
+
+@both
+def test_reconstruction_ignores_the_target_on_request(Selector):
+    X, y = make_data("regression")
+    a = quick(Selector, task="reconstruction").fit(X, y)
+    assert a.task_ == "reconstruction"
+    assert_same_findings(a, quick(Selector).fit(X))
+    assert_allclose(a.score(X, y), a.score(X))
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_are_predicted_one_by_one_or_together(Selector, task):
+    X, y = make_data(task)
+    selector = quick(Selector).fit(X, y)
+    if task == "reconstruction":
+        Z = selector.transform(X)
+        together = selector.reconstruct(Z)
+        one_by_one = [selector.reconstruct(z)[0] for z in Z[:20, np.newaxis]]
+    else:
+        together = selector.predict(X)
+        one_by_one = [selector.predict(x)[0] for x in X[:20, np.newaxis]]
+    assert_array_equal(together[:20], one_by_one)
+
+
+@both
+def test_prediction_reads_the_selected_columns_only(Selector):
+    X, y = make_data("regression")
+    selector = quick(Selector).fit(X, y)
+    other = make_X(seed=1)
+    other[:, selector.selected_indices_] = selector.transform(X)
+    assert_array_equal(selector.predict(other), selector.predict(X))
+
+
+METHODS = {
+    "predict": {"classification", "regression"},
+    "predict_proba": {"classification"},
+    "reconstruct": {"reconstruction"},
+}
+
+
+@both
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_are_there_where_they_make_sense(Selector, method):
+    selector = quick(Selector, max_iter=1, tuning_iter=0)
+    assert not hasattr(selector, method)
+    for task in [*TASKS, *TASKS]:  # twice: each also after every other
+        selector.fit(*make_data(task))
+        assert hasattr(selector, method) == (task in METHODS[method])
+        assert hasattr(selector, "classes_") == (task == "classification")
+
+
+@both
+def test_score_without_a_target(Selector):
+    X, y = make_data("regression")
+    with pytest.raises(ValueError, match="requires y"):
+        quick(Selector).fit(X, y).score(X)
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_score_takes_weights(Selector, task):
+    X, y = make_data(task)
+    selector = quick(Selector).fit(X, y)
+    weights = (np.arange(120) < 60).astype(float)
+    half = selector.score(X[:60], None if y is None else y[:60])
+    assert_allclose(selector.score(X, y, sample_weight=weights), half)
+
+
+# Weights
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("n", [120, 800])  # without and with held-out rows
+def test_rows_of_weight_zero_are_not_seen(Selector, task, n):
+    X, y = make_data(task, n=n)
+    rng = np.random.default_rng(1)
+    seen = rng.random(n) < 0.7
+    X[~seen] = 1e3 * rng.normal(size=((~seen).sum(), 10))
+    a = quick(Selector).fit(X, y, sample_weight=2.5 * seen)
+    b = quick(Selector).fit(X[seen], None if y is None else y[seen])
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    for name in ("train_loss", "validation_loss"):
+        assert_allclose(a.history_[name], b.history_[name], rtol=1e-3)
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_weights_are_no_weights(Selector, task):
+    X, y = make_data(task, n=600)
+    a = quick(Selector).fit(X, y, sample_weight=np.full(600, 0.1))
+    b = quick(Selector).fit(X, y)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
+
+
+@both
+def test_weights_decide_what_is_selected(Selector):
+    X = make_X(400, 6)
+    first = np.arange(400) < 200
+    y = np.where(first, X[:, 1], X[:, 4])
+    for column, weights in [(1, np.where(first, 1, 0.01)), (4, ~first + 0.01)]:
+        selector = longer(Selector, 1).fit(X, y, sample_weight=weights)
+        assert_array_equal(selector.selected_indices_, [column])
+
+
+def make_imbalanced():
+    X = make_X(400, 5)
+    y = (X[:, 0] + np.random.default_rng(1).normal(size=400) > 2.2).astype(int)
+    assert 0.03 < y.mean() < 0.1
+    return X, y
+
+
+@both
+def test_balanced_classes(Selector):
+    X, y = make_imbalanced()
+    share = [
+        longer(Selector, 1, class_weight=weight).fit(X, y).predict(X).mean()
+        for weight in (None, "balanced")
+    ]
+    assert share[0] < 0.1
+    assert share[1] > 2 * max(share[0], y.mean())
+
+
+@both
+def test_class_weights_are_weights_of_rows(Selector):
+    X, y = make_imbalanced()
+    names = np.array(["rare not", "rare"])[y]
+    weights = {"rare not": 1.0, "rare": 12.0}
+    a = quick(Selector, class_weight=weights).fit(X, names)
+    b = quick(Selector).fit(X, names, sample_weight=np.where(y == 1, 12, 1))
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-5)
+    # Both together multiply.
+    own = np.linspace(1, 2, 400)
+    both = np.where(y == 1, 12, 1) * own
+    a = quick(Selector, class_weight=weights).fit(X, names, sample_weight=own)
+    b = quick(Selector).fit(X, names, sample_weight=both)
+    assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-5)
+
+
+# Warm starts
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_warm_start_continues(Selector, task):
+    X, y = make_data(task, n=200)
+    parameters = {"warm_start": True, "temperature": (0.5, 0.1)}
+    selector = longer(Selector, **parameters).fit(X, y)
+    cold = selector.history_["train_loss"][0]
+    selector.set_params(max_iter=3, tuning_iter=3).fit(X, y)
+    assert selector.n_iter_ == 6
+    assert selector.history_["train_loss"][0] < 0.8 * cold
+
+
+@both
+def test_without_warm_start_a_fit_begins_anew(Selector):
+    X, y = make_data("regression")
+    selector = quick(Selector).fit(X, y)
+    again = pickle.loads(pickle.dumps(selector)).fit(X, y)
+    assert_same_findings(selector, again)
+
+
+@both
+def test_warm_start_of_several_runs(Selector):
+    X, y = make_data("regression")
+    selector = quick(Selector, warm_start=True, n_init=3).fit(X, y)
+    selector.fit(X, y)
+    assert selector.restart_losses_.shape == (3,)
+
+
+@both
+@pytest.mark.parametrize("decoder", [None, mlp_with_state])
+def test_warm_start_after_pickle(Selector, decoder):
+    X, y = make_data("regression")
+    selector = quick(Selector, warm_start=True, decoder=decoder).fit(X, y)
+    other = pickle.loads(pickle.dumps(selector))
+    assert_same_findings(selector.fit(X, y), other.fit(X, y))
+
+
+@both
+@pytest.mark.parametrize(
+    "change", ["k", "hidden_layer_sizes", "n_features", "columns", "n_outputs", "cold"]
+)
+def test_warm_start_of_another_shape(Selector, change):
+    X, y = make_data("regression")
+    selector = quick(Selector, warm_start=change != "cold").fit(X, y)
+    support = selector.get_support()
+    prediction = selector.predict(X)
+    X_new, y_new = X, y
+    if change == "k":
+        selector.set_params(k=4)
+    elif change == "hidden_layer_sizes":
+        selector.set_params(hidden_layer_sizes=(16, 16))
+    elif change == "n_features":
+        X_new = X[:, :9]
+    elif change == "columns":  # as many vary, but not the same ones
+        X_new = X.copy()
+        X_new[:, 3] = 0
+    elif change == "n_outputs":
+        y_new = np.column_stack([y, y])
+    selector.set_params(warm_start=True)
+    with pytest.raises(ValueError, match="warm_start=True needs a last fit"):
+        selector.fit(X_new, y_new)
+    # The earlier fit is as it was.
+    selector.set_params(k=3)
+    assert selector.n_features_in_ == 10
+    assert_array_equal(selector.get_support(), support)
+    assert_array_equal(selector.predict(X), prediction)
+
+
+# Decoders of one's own
+
+
+@both
+@pytest.mark.parametrize("decoder", [mlp, mlp_with_state])
+@pytest.mark.parametrize("task", TASKS)
+def test_decoder_of_ones_own(Selector, decoder, task):
+    X, y = make_data(task, n=600)
+    selector = quick(Selector, decoder=decoder, n_init=2, max_iter=20).fit(X, y)
+    before = torch.get_rng_state()
+    copy = pickle.loads(pickle.dumps(selector))
+    results = []
+    for each in (selector, copy, copy):
+        if task == "reconstruction":
+            results.append(each.reconstruct(each.transform(X)))
+        else:
+            results.append(each.predict(X))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_array_equal(results[0], results[1])
+    assert_array_equal(results[1], results[2])
+    assert selector.score(X, y) > 0
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_decoder_knows_its_sizes(Selector, task):
+    X, y = make_data(task)
+    sizes = set()
+
+    def decoder(n_inputs, n_outputs):
+        sizes.add((n_inputs, n_outputs))
+        return nn.Linear(n_inputs, n_outputs)
+
+    quick(Selector, decoder=decoder).fit(X, y)
+    n_outputs = {"reconstruction": 10, "classification": 2, "regression": 1}
+    assert sizes == {(3, n_outputs[task])}
+
+
+@both
+def test_decoder_of_ones_own_is_the_same_alone_and_in_company(Selector):
+    X, y = make_data("regression")
+    alone = quick(Selector, decoder=mlp).fit(X, y)
+    several = quick(Selector, decoder=mlp, n_init=3).fit(X, y)
+    assert_allclose(several.restart_losses_[0], alone.restart_losses_[0], rtol=1e-4)
+
+
+@both
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        lambda n_inputs, n_outputs: nn.Linear(n_inputs, n_outputs + 1),
+        lambda n_inputs, n_outputs: nn.Flatten(0),
+        lambda n_inputs, n_outputs: nn.Linear(n_inputs + 1, n_outputs),
+        lambda n_inputs, n_outputs: nn.Unflatten(1, (n_inputs, 1)),
+        lambda n_inputs, n_outputs: nn.GRU(n_inputs, n_outputs),  # returns a tuple
+        lambda n_inputs, n_outputs: None,
+        lambda n_inputs, n_outputs: torch.relu,
+        lambda n_inputs, n_outputs: nn.Linear,
+    ],
+    ids=["wide", "flat", "inputs", "3d", "tuple", "None", "function", "class"],
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_decoder_that_does_not_fit(Selector, decoder, task):
+    X, y = make_data(task)
+    selector = quick(Selector, decoder=decoder)
+    with pytest.raises((TypeError, ValueError), match="decoder"):
+        selector.fit(X, y)
+    assert not hasattr(selector, "selected_indices_")
+
+
+# Interruptions
+
+
+class _Interrupting(nn.Linear):
+    """Raises KeyboardInterrupt when it has been called some times."""
+
+    countdown = 0
+
+    def forward(self, x):
+        type(self).countdown -= 1
+        if self.countdown < 0:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+@both
+@pytest.mark.parametrize("n_calls", [0, 5, 20])  # 20: in the tuning
+def test_interrupted_fit_leaves_an_unfitted_estimator(Selector, n_calls):
+    X, y = make_data("regression")
+    selector = quick(Selector, decoder=_Interrupting)
+    before = vars(selector).copy()
+    _Interrupting.countdown = n_calls
+    with pytest.raises(KeyboardInterrupt):
+        selector.fit(X, y)
+    assert vars(selector) == before
+    assert not hasattr(selector, "predict")
+
+
+@both
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("n_calls", [0, 5, 20])
+def test_interrupted_fit_leaves_the_fit_before(Selector, n_calls, warm_start):
+    X, y = make_data("regression")
+    selector = quick(Selector, decoder=_Interrupting, warm_start=warm_start)
+    _Interrupting.countdown = 10**9
+    selector.fit(X, y)
+    before, prediction = pickle.dumps(vars(selector)), selector.predict(X)
+    X_new, y_new = make_data("regression", seed=1)
+    _Interrupting.countdown = n_calls
+    with pytest.raises(KeyboardInterrupt):
+        selector.fit(X_new, y_new)
+    _Interrupting.countdown = 10**9
+    assert pickle.dumps(vars(selector)) == before
+    assert_array_equal(selector.predict(X), prediction)
+
+
+@both
+def test_interrupted_fit_on_other_features_leaves_the_fit_before(Selector):
+    pd = pytest.importorskip("pandas")
+    X, y = make_data("regression")
+    names = [f"c{j}" for j in range(10)]
+    selector = quick(Selector, decoder=_Interrupting)
+    _Interrupting.countdown = 10**9
+    selector.fit(pd.DataFrame(X, columns=names), y)
+    _Interrupting.countdown = 5
+    with pytest.raises(KeyboardInterrupt):
+        selector.fit(X[:, :8], y)
+    assert selector.n_features_in_ == 10
+    assert_array_equal(selector.feature_names_in_, names)
+
+
+# Planted truth
+
+
+def planted(kind, seed):
+    rng = np.random.default_rng(seed)
+    if kind == "linear":
+        X = rng.normal(size=(400, 30))
+        relevant = rng.choice(30, 5, replace=False)
+        y = X[:, relevant] @ [1, -1, 1.5, -1.5, 2] + 0.1 * rng.normal(size=400)
+    else:
+        X = rng.normal(size=(600, 20))
+        relevant = rng.choice(20, 2, replace=False)
+        y = (X[:, relevant] > 0).sum(axis=1) % 2
+    return X, y, np.sort(relevant)
+
+
+@both
+@pytest.mark.parametrize("kind", ["linear", "xor"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_columns_are_found(Selector, kind, seed):
+    X, y, relevant = planted(kind, seed)
+    selector = Selector(len(relevant), device="cpu", random_state=seed).fit(X, y)
+    assert_array_equal(selector.selected_indices_, relevant)

@@ -1,0 +1,688 @@
+"""The training loop: against an explicit step, planted columns, and its promises."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ipcae_sklearn._data import Rows, TrainingBatches
+from ipcae_sklearn._functional import cross_entropy, squared_error
+from ipcae_sklearn._modules import (
+    ConcreteAutoencoder,
+    CustomDecoder,
+    DirectLogits,
+    IndirectLogits,
+    MLPDecoder,
+)
+from ipcae_sklearn._training import (
+    HISTORY,
+    NonFiniteLossError,
+    TrainingOptions,
+    _complete_rows,
+    _make_noise,
+    _optimizer,
+    _relaxed_loss,
+    train,
+)
+
+OPTIONS = TrainingOptions(
+    max_iter=30,
+    tuning_iter=10,
+    learning_rate=0.01,
+    selector_learning_rate=0.05,
+    weight_decay=0.0,
+    temperature=(10.0, 0.01),
+    temperature_schedule="exponential",
+    noise="pool",
+    gradient="relaxed",
+    n_gradient_samples=4,
+    diversity=0.0,
+    early_stopping=False,
+    n_iter_no_change=1000,
+    tol=1e-4,
+)
+SHORT = replace(OPTIONS, max_iter=3, tuning_iter=2)
+PLANTED = {1, 4, 6}
+P = 8
+
+
+def planted(n=200, seed=0):
+    """Independent columns, and a target that three of them determine."""
+    X = np.random.default_rng(seed).normal(size=(n, P))
+    Y = X[:, [1, 4, 6]] @ np.array([[2.0, 0.0], [-1.5, 1.0], [1.0, 2.0]])
+    return X, torch.from_numpy(Y).float()
+
+
+def make_batches(
+    n=200,
+    validation=50,
+    batch_size=50,
+    weights=None,
+    validation_weights=None,
+    data=None,
+):
+    X, Y = planted(n) if data is None else data
+    rows = Rows(X, np.arange(P), np.zeros(P), np.ones(P), torch.device("cpu"))
+    index = torch.arange(n)
+    return TrainingBatches(
+        rows,
+        Y,
+        index[validation:],
+        index[:validation],
+        weights=weights,
+        validation_weights=validation_weights,
+        batch_size=batch_size,
+        seed=7,
+    )
+
+
+def make_model(k=(3,), first=0, hidden=(16,), m=2, d=6, logits=IndirectLogits):
+    """Run i draws from the same generator alone (``first=i``) and in company."""
+    generators = [torch.Generator().manual_seed(first + i) for i in range(len(k))]
+    options = {"embedding_dim": d} if logits is IndirectLogits else {}
+    selector = logits(
+        k, P, generators, start=[None] * len(k), start_logit=5.0, **options
+    )
+    return ConcreteAutoencoder(selector, MLPDecoder(k, hidden, m, generators), k)
+
+
+def fit(options=OPTIONS, model=None, batches=None, seeds=(11,), **keywords):
+    model = make_model() if model is None else model
+    batches = make_batches() if batches is None else batches
+    return train(model, batches, squared_error, options, seeds=seeds, **keywords)
+
+
+def assert_different(first, second):
+    """The trained decoders are not the same."""
+    states = [
+        torch.cat([t.flatten() for t in r.state["decoder"].values()])
+        for r in (first, second)
+    ]
+    assert not torch.allclose(*states, rtol=1e-6)
+
+
+# What it is for
+
+
+@pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "gumbel_rao"])
+@pytest.mark.parametrize("noise", ["pool", "batch"])
+def test_planted_columns_are_found(gradient, noise):
+    options = replace(OPTIONS, gradient=gradient, noise=noise)
+    (result,) = fit(options)
+    assert set(result.selection.columns) == PLANTED
+    history = result.history
+    assert history["train_loss"][-1] < 0.2 * history["train_loss"][0]
+    assert history["validation_loss"].min() < 0.2 * history["validation_loss"][0]
+
+
+def test_planted_columns_are_found_with_noise_for_each_row():
+    (result,) = fit(replace(OPTIONS, noise="sample"))
+    assert set(result.selection.columns) == PLANTED
+
+
+def test_planted_columns_are_found_with_direct_logits():
+    model = make_model(logits=DirectLogits)
+    (result,) = fit(replace(OPTIONS, selector_learning_rate=0.1), model)
+    assert set(result.selection.columns) == PLANTED
+
+
+def test_classification_finds_planted_columns():
+    X, Y = planted()
+    labels = (Y[:, 0] > 0).long()
+    batches = make_batches(data=(X, labels))
+    (result,) = train(make_model(k=(3,)), batches, cross_entropy, OPTIONS, seeds=[3])
+    # Of the first target, whose sign is asked for, these are the columns.
+    assert set(result.selection.columns) == PLANTED
+
+
+# One step, written out
+
+
+def reference_step(model, X, Y, gumbel, tau, options):
+    """Parameters after one step by automatic gradients and torch's plain AdamW."""
+    names, values = zip(*model.named_parameters(), strict=True)
+    own = dict(
+        zip(
+            names, (v.detach()[0].clone().requires_grad_() for v in values), strict=True
+        )
+    )
+    logits = own["logits.embedding"] @ own["logits.weight"].T + own["logits.bias"]
+    M = torch.softmax((logits + gumbel) / tau, -1)
+    hidden = X @ M.T @ own["decoder.layers.0.weight"].T
+    hidden = nn.functional.layer_norm(
+        hidden + own["decoder.layers.0.bias"],
+        (16,),
+        own["decoder.layers.1.weight"][0],
+        own["decoder.layers.1.bias"][0],
+    )
+    hidden = nn.functional.leaky_relu(hidden, 0.2)
+    output = hidden @ own["decoder.layers.3.weight"].T + own["decoder.layers.3.bias"]
+    pi = torch.softmax(logits, -1)
+    mean = pi.mean(0)
+    gjsd = (pi * pi.log()).sum(-1).mean() - (mean * mean.log()).sum()
+    loss = nn.functional.mse_loss(output, Y) - options.diversity * gjsd
+    loss.backward()
+    selector = [t for name, t in own.items() if name.startswith("logits")]
+    decoder = [t for name, t in own.items() if name.startswith("decoder")]
+    for parameters, rate, decay in (
+        (selector, options.selector_learning_rate, 0.0),
+        (decoder, options.learning_rate, options.weight_decay),
+    ):
+        torch.optim.AdamW(parameters, lr=rate, weight_decay=decay).step()
+    return loss.detach(), own
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_a_step_equals_an_explicit_one(diversity, weight_decay):
+    options = replace(
+        OPTIONS, diversity=diversity, weight_decay=weight_decay, noise="batch"
+    )
+    model = make_model()
+    X, Y, _ = next(make_batches().train(0))
+    gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
+    expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
+    noise, optimizer = _make_noise(model, options, [5], 0), _optimizer(model, options)
+    value = _relaxed_loss(model, (X, Y, None), squared_error, options, noise, 0.7)
+    value.sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(value.detach()[0], expected[0], rtol=1e-5, atol=1e-6)
+    for name, t in model.named_parameters():
+        torch.testing.assert_close(
+            t.detach()[0], expected[1][name].detach(), rtol=0, atol=1e-6, msg=name
+        )
+
+
+# Company
+
+
+@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
+@pytest.mark.parametrize("diversity", [0.0, 0.1])
+def test_a_run_is_the_same_alone_and_in_company(noise, diversity):
+    options = replace(
+        OPTIONS, max_iter=4, tuning_iter=2, noise=noise, diversity=diversity
+    )
+    k, seeds = [3, 2, 4], [11, 12, 13]
+    company = fit(options, make_model(k), seeds=seeds)
+    for i, together in enumerate(company):
+        (alone,) = fit(options, make_model(k[i : i + 1], i), seeds=seeds[i : i + 1])
+        for name in HISTORY:
+            np.testing.assert_allclose(
+                together.history[name], alone.history[name], rtol=1e-4, atol=1e-6
+            )
+        assert together.loss == pytest.approx(alone.loss, rel=1e-4)
+        for name in ("columns", "n_unique"):
+            np.testing.assert_array_equal(
+                getattr(together.selection, name), getattr(alone.selection, name)
+            )
+        for name in ("importances", "probabilities"):
+            np.testing.assert_allclose(
+                getattr(together, name), getattr(alone, name), rtol=1e-3, atol=1e-5
+            )
+        assert together.importances.shape == (k[i],)
+        assert together.probabilities.shape == (k[i], P)
+
+
+def test_gumbel_rao_is_the_same_alone_and_in_company():
+    options = replace(SHORT, gradient="gumbel_rao")
+    company = fit(options, make_model([3, 2]), seeds=[11, 12])
+    (alone,) = fit(options, make_model([2], 1), seeds=[12])
+    np.testing.assert_allclose(
+        company[1].history["train_loss"], alone.history["train_loss"], rtol=1e-4
+    )
+
+
+def test_a_run_that_stopped_is_the_same_in_company():
+    # Without weights a run has a loss of 0 from the start, and only the decay of its
+    # weights goes on after it stopped.
+    options = replace(
+        OPTIONS,
+        max_iter=12,
+        tuning_iter=0,
+        weight_decay=0.5,
+        early_stopping=True,
+        n_iter_no_change=2,
+    )
+    weights = torch.stack([torch.zeros(200), torch.ones(200)])
+    company = fit(
+        options,
+        make_model([3, 3]),
+        make_batches(validation=0, weights=weights),
+        seeds=[11, 12],
+    )
+    single = make_batches(validation=0, weights=weights[:1])
+    (alone,) = fit(options, batches=single)
+    assert len(company[1].history["train_loss"]) > 3
+    assert len(company[0].history["train_loss"]) == 3
+    assert company[0].loss == alone.loss == 0
+    for name, t in alone.state["decoder"].items():
+        torch.testing.assert_close(company[0].state["decoder"][name], t)
+
+
+# Weights
+
+
+def test_rows_of_weight_zero_do_not_count():
+    # Full batch: batches of other sizes would take other steps.
+    options = replace(SHORT, noise="batch")
+    weights = torch.ones(1, 200)
+    weights[:, ::2] = 0
+    X, Y = planted()
+    X[::2] *= 3  # so that they would matter
+    weighted = make_batches(validation=0, batch_size=200, weights=weights, data=(X, Y))
+    without = make_batches(n=100, validation=0, batch_size=200, data=(X[1::2], Y[1::2]))
+    histories = [fit(options, batches=b)[0].history for b in (weighted, without)]
+    for name in ("train_loss", "gjsd"):
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-4)
+
+
+def test_weights_of_one_are_no_weights():
+    ones = torch.ones(1, 200)
+    weighted = make_batches(weights=ones, validation_weights=ones)
+    results = [fit(SHORT, batches=b)[0] for b in (weighted, make_batches())]
+    for name in HISTORY:
+        np.testing.assert_allclose(
+            results[0].history[name], results[1].history[name], rtol=1e-5
+        )
+
+
+def test_validation_loss_is_weighted():
+    # Held-out rows of weight 0 are filled with values that would be seen.
+    X, Y = planted()
+    Y[:25] += 100
+    weights = torch.ones(1, 200)
+    weights[:, :25] = 0
+    batches = make_batches(validation_weights=weights, data=(X, Y))
+    assert fit(SHORT, batches=batches)[0].loss < 50
+    assert fit(SHORT, batches=make_batches(data=(X, Y)))[0].loss > 1000
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"diversity": 1.0},
+        {"weight_decay": 1.0},
+        {"learning_rate": 0.02},
+        {"selector_learning_rate": 0.2},
+        {"temperature": (1.0, 0.01)},
+        {"temperature_schedule": "linear"},
+        {"noise": "batch"},
+        {"noise": "sample"},
+        {"gradient": "straight_through"},
+        {"gradient": "gumbel_rao"},
+        {"gradient": "gumbel_rao", "n_gradient_samples": 1},
+    ],
+)
+def test_each_option_changes_the_result(change):
+    base = {"gradient": change.get("gradient", "relaxed")} if len(change) > 1 else {}
+    options = replace(SHORT, **base)
+    assert_different(fit(options)[0], fit(replace(options, **change))[0])
+
+
+def test_diversity_spreads_the_rows():
+    options = replace(OPTIONS, max_iter=10, tuning_iter=0)
+    plain, diverse = (
+        fit(replace(options, diversity=d))[0].history["gjsd"][-1] for d in (0, 5)
+    )
+    assert diverse > plain + 0.1
+
+
+def test_weight_decay_shrinks_the_decoder_and_spares_the_selector():
+    # Without a gradient, decay is all that moves a parameter.
+    options = replace(SHORT, weight_decay=0.5, max_iter=1, tuning_iter=0)
+    weights = torch.zeros(1, 200)
+    batches = make_batches(validation=0, batch_size=200, weights=weights)
+    before = make_model().run_state(0)
+    (result,) = fit(options, batches=batches)
+    shrunk = 1 - options.weight_decay * options.learning_rate
+    for name, t in before["decoder"].items():
+        torch.testing.assert_close(result.state["decoder"][name], t * shrunk)
+    for name, t in before["selector"].items():
+        torch.testing.assert_close(result.state["selector"][name], t, atol=1e-6, rtol=0)
+
+
+def test_same_seed_same_result():
+    first, again, other = fit(SHORT)[0], fit(SHORT)[0], fit(SHORT, seeds=[12])[0]
+    for name in HISTORY:
+        np.testing.assert_array_equal(first.history[name], again.history[name])
+    assert_different(first, other)
+
+
+def test_global_generators_are_untouched():
+    before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    for noise in ("pool", "batch", "sample"):
+        fit(replace(SHORT, noise=noise))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+# History
+
+
+@pytest.mark.parametrize("validation", [0, 50])
+def test_history_has_a_value_for_each_epoch(validation):
+    (result,) = fit(SHORT, batches=make_batches(validation=validation))
+    assert tuple(result.history) == HISTORY
+    assert {len(values) for values in result.history.values()} == {3 + 2}
+    assert np.isfinite(result.history["train_loss"]).all()
+    held_out = result.history["validation_loss"]
+    assert np.isfinite(held_out).all() if validation else np.isnan(held_out).all()
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "linear"])
+def test_temperature_ends_exactly_at_stop(schedule):
+    options = replace(SHORT, temperature_schedule=schedule, temperature=(9.0, 0.03))
+    temperature = fit(options)[0].history["temperature"]
+    assert temperature[2] == 0.03
+    assert (np.diff(temperature[:3]) < 0).all()
+    assert np.isnan(temperature[3:]).all()  # the tuning has none
+
+
+def test_on_epoch_sees_the_history():
+    seen = []
+    results = fit(
+        SHORT,
+        make_model([3, 2]),
+        seeds=[11, 12],
+        on_epoch=lambda epoch, values: seen.append((epoch, values)),
+    )
+    assert [epoch for epoch, _ in seen] == [0, 1, 2, 3, 4]
+    for i, result in enumerate(results):
+        for name in HISTORY:
+            np.testing.assert_array_equal(
+                [values[name][i] for _, values in seen], result.history[name]
+            )
+
+
+def test_probabilities_are_of_the_kept_model():
+    (result,) = fit(SHORT)
+    state = result.state["selector"]
+    logits = state["embedding"] @ state["weight"].T + state["bias"]
+    np.testing.assert_allclose(
+        result.probabilities, torch.softmax(logits, -1), rtol=1e-4
+    )
+
+
+def test_a_run_that_is_sure_of_its_columns_has_converged():
+    assert fit(replace(OPTIONS, max_iter=60))[0].converged
+    assert not fit(SHORT)[0].converged
+
+
+# Which model is kept
+
+
+@pytest.mark.parametrize("tuning_iter", [0, 5])
+def test_the_model_of_least_validation_loss_is_kept(tuning_iter):
+    # At this rate the loss goes up and down.
+    options = replace(OPTIONS, max_iter=10, tuning_iter=tuning_iter, learning_rate=0.1)
+    model = make_model()
+    batches = make_batches()
+    (result,) = fit(options, model, batches)
+    assert result.loss == result.history["validation_loss"].min()
+    # The model is left in that state, and has that loss.
+    (X, Y, _), *_ = batches.validation()
+    model.eval()
+    output = model(X[:, result.selection.columns].unsqueeze(0))
+    assert squared_error(output, Y).mean().item() == pytest.approx(
+        result.loss, rel=1e-5
+    )
+    for name, t in model.run_state(0)["decoder"].items():
+        assert torch.equal(t, result.state["decoder"][name])
+
+
+def test_without_validation_the_last_model_is_kept():
+    states = []
+    model = make_model()
+
+    def remember(epoch, values):
+        states.append(model.run_state(0)["decoder"])
+
+    batches = make_batches(validation=0)
+    options = replace(SHORT, learning_rate=0.1)
+    (result,) = fit(options, model, batches, on_epoch=remember)
+    assert result.loss == result.history["train_loss"][-1]
+    for name, t in states[-1].items():
+        assert torch.equal(t, result.state["decoder"][name])
+
+
+# Stopping
+
+
+def test_early_stopping_ends_each_phase():
+    options = replace(OPTIONS, early_stopping=True, n_iter_no_change=2, tol=1e6)
+    # The first epoch is an improvement, the two that follow are not.
+    assert len(fit(options)[0].history["train_loss"]) == 3 + 3
+
+
+def test_without_early_stopping_a_run_that_is_unsure_goes_on():
+    options = replace(SHORT, n_iter_no_change=1, tol=1e6)
+    (result,) = fit(options)
+    assert len(result.history["train_loss"]) == 3 + 2
+    assert not result.converged
+
+
+def test_a_converged_run_that_stalls_stops_before_its_time():
+    options = replace(OPTIONS, max_iter=200, tuning_iter=0, n_iter_no_change=3, tol=1e6)
+    (result,) = fit(options)
+    assert result.converged
+    assert len(result.history["train_loss"]) < 200
+
+
+@pytest.mark.parametrize("true", [True, np.True_])
+def test_on_epoch_can_end_a_phase(true):
+    def stop(epoch, values):
+        return true if epoch in (1, OPTIONS.max_iter) else False
+
+    (result,) = fit(OPTIONS, on_epoch=stop)
+    # Two epochs of the search, one of the tuning, whose numbers begin at max_iter.
+    assert len(result.history["train_loss"]) == 2 + 1
+
+
+def test_infinite_loss_is_an_error():
+    X, Y = planted()
+    Y[100] = math.inf
+    with pytest.raises(NonFiniteLossError, match="non-finite in epoch 1"):
+        fit(SHORT, batches=make_batches(data=(X, Y)))
+
+
+def test_exploding_training_is_an_error():
+    with pytest.raises(NonFiniteLossError, match="Lower learning_rate_init"):
+        fit(replace(OPTIONS, learning_rate=1e30))
+
+
+# Given columns, and the tuning
+
+
+def test_given_columns_are_taken_as_they_are():
+    options = replace(OPTIONS, tuning_iter=15)
+    before = make_model().run_state(0)["selector"]
+    (result,) = fit(options, columns=[np.array([6, 4, 1])])
+    assert result.selection.columns.tolist() == [6, 4, 1]
+    assert result.selection.n_unique == 3
+    assert len(result.history["train_loss"]) == 15
+    assert result.history["train_loss"][-1] < 0.2 * result.history["train_loss"][0]
+    for name, t in result.state["selector"].items():
+        assert torch.equal(t, before[name])
+
+
+def test_given_columns_without_tuning_leave_the_model_alone():
+    before = make_model().run_state(0)["decoder"]
+    (result,) = fit(replace(OPTIONS, tuning_iter=0), columns=[np.array([6, 4, 1])])
+    assert len(result.history["train_loss"]) == 0
+    for name, t in result.state["decoder"].items():
+        assert torch.equal(t, before[name])
+
+
+def test_given_columns_of_several_runs():
+    columns = [np.array([1, 4, 6]), np.array([0])]
+    results = fit(SHORT, make_model([3, 1]), seeds=[1, 2], columns=columns)
+    for result, own in zip(results, columns, strict=True):
+        np.testing.assert_array_equal(result.selection.columns, own)
+    assert results[0].loss < results[1].loss
+
+
+def test_tuning_leaves_the_selector_alone():
+    options = replace(SHORT, tuning_iter=0)
+    search, both = fit(options)[0], fit(SHORT)[0]
+    # The search is the same; with validation the tuning starts from its best model.
+    for name, t in search.state["selector"].items():
+        assert torch.equal(both.state["selector"][name], t)
+    assert_different(search, both)
+    np.testing.assert_array_equal(search.selection.columns, both.selection.columns)
+
+
+def test_tuning_ends_at_a_rate_near_zero():
+    states = []
+    model = make_model()
+
+    def remember(epoch, values):
+        state = model.run_state(0)["decoder"].values()
+        states.append(torch.cat([t.flatten() for t in state]))
+
+    fit(
+        replace(OPTIONS, tuning_iter=20),
+        model,
+        columns=[np.array([1, 4, 6])],
+        on_epoch=remember,
+    )
+    steps = [(b - a).norm() for a, b in pairwise(states)]
+    assert steps[-1] < 0.2 * steps[0]
+
+
+# Rows that share a column
+
+
+def test_the_surest_row_keeps_a_shared_column():
+    logits = torch.zeros(4, 6)
+    logits[0, 2], logits[1, 2], logits[2, 5], logits[3, 2] = 3, 6, 1, 4
+
+    def complete(columns, k):
+        assert sorted(columns.tolist()) == [2, 5] and k == 4
+        return np.array([*columns, 0, 1])
+
+    assert _complete_rows(logits, complete).tolist() == [0, 2, 5, 1]
+
+
+def test_shared_columns_are_completed_before_the_tuning():
+    model = make_model([3, 3], logits=DirectLogits)
+    with torch.no_grad():
+        model.logits.log_alpha.zero_()
+        model.logits.log_alpha[0, :, 1] = 50  # all rows of the first run on column 1
+        model.logits.log_alpha[1, [0, 1, 2], [6, 4, 1]] = 50
+    asked = []
+
+    def complete(i, columns, k):
+        asked.append((i, columns.tolist(), k))
+        return np.array([*columns, 4, 6])
+
+    options = replace(SHORT, selector_learning_rate=1e-6)
+    first, second = fit(options, model, seeds=[1, 2], complete=complete)
+    assert asked == [(0, [1], 3)]
+    assert first.selection.columns.tolist() == [1, 4, 6]
+    assert first.selection.n_unique == 1
+    assert second.selection.columns.tolist() == [6, 4, 1]
+    # The loss of the columns before does not count any more.
+    assert first.loss == first.history["validation_loss"][3:].min()
+
+
+def test_columns_are_distinct_without_complete():
+    model = make_model([3], logits=DirectLogits)
+    with torch.no_grad():
+        model.logits.log_alpha.copy_(torch.linspace(0, 50, P).expand(1, 3, P))
+    (result,) = fit(replace(SHORT, selector_learning_rate=1e-6), model)
+    assert set(result.selection.columns) == {5, 6, 7}
+    assert result.selection.n_unique == 1
+
+
+# Importances
+
+
+def first_column_only(n_inputs, n_outputs):
+    layer = nn.Linear(n_inputs, n_outputs)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[:, 0] = 1
+    return layer
+
+
+def test_importance_is_the_loss_that_a_column_saves():
+    X, _ = planted()
+    Y = torch.from_numpy(X[:, [4]]).float()
+    decoder = CustomDecoder(first_column_only, [2], 1)
+    model = ConcreteAutoencoder(make_model([2]).logits, decoder, [2])
+    (result,) = fit(
+        replace(OPTIONS, tuning_iter=0),
+        model,
+        make_batches(data=(X, Y)),
+        columns=[np.array([4, 0])],
+    )
+    # The decoder returns column 4: without it, the loss is that column's square.
+    assert result.importances[1] == 0
+    expected = np.mean(X[:50, 4] ** 2)
+    assert result.importances[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_importance_of_a_useless_column_is_small():
+    options = replace(OPTIONS, tuning_iter=30)
+    columns = [np.array([1, 0, 4, 6])]
+    (result,) = fit(options, make_model([4]), columns=columns)
+    useful = result.importances[[0, 2, 3]]
+    assert useful.min() > 0.3
+    assert abs(result.importances[1]) < 0.1 * useful.min()
+
+
+# Decoders of the user
+
+
+def seeded(module):
+    """Torch's own initial values come from its global generator."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for t in module.parameters():
+            t.uniform_(-0.5, 0.5, generator=generator)
+    return module
+
+
+def linear(n_inputs, n_outputs):
+    return seeded(nn.Linear(n_inputs, n_outputs))
+
+
+def batch_norm(n_inputs, n_outputs):
+    return nn.Sequential(nn.BatchNorm1d(n_inputs), linear(n_inputs, n_outputs))
+
+
+def custom_model(factory):
+    return ConcreteAutoencoder(make_model().logits, CustomDecoder(factory, [3], 2), [3])
+
+
+def test_a_custom_decoder_learns():
+    (result,) = fit(replace(OPTIONS, max_iter=60), custom_model(linear))
+    assert set(result.selection.columns) == PLANTED
+
+
+@pytest.mark.parametrize("validation", [0, 50])
+def test_training_is_done_in_training_mode(validation):
+    # Also of a model that was trained before, which leaves it in evaluation mode.
+    model = custom_model(batch_norm)
+    norm = model.decoder.runs[0][0]
+    counts = []
+    for _ in range(2):
+        fit(SHORT, model, make_batches(validation=validation))
+        counts.append(norm.num_batches_tracked.item())
+    assert counts[1] > counts[0] > 0
+
+
+def test_held_out_rows_do_not_enter_running_statistics():
+    X, Y = planted()
+    X[:50] += 1000
+    model = custom_model(batch_norm)
+    fit(SHORT, model, make_batches(data=(X, Y)))
+    assert model.decoder.runs[0][0].running_mean.abs().max() < 1

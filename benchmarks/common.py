@@ -35,9 +35,10 @@ class Split:
     y_test: np.ndarray
 
 
-def load_split(name: str, data_home, seed: int = 0) -> Split:
+def load_split(name: str, data_home, seed: int = 0, scale: bool = True) -> Split:
     """The official split where there is one, else 80/20, stratified or by group.
 
+    Columns are scaled to [0, 1] by the range of the training rows, unless not asked to.
     MNIST is cut to the first 10,000 training rows (drawn at random in the original
     order of the set). Missing values are replaced by the training rows' median.
     """
@@ -55,6 +56,9 @@ def load_split(name: str, data_home, seed: int = 0) -> Split:
     if np.isnan(X_train).any() or np.isnan(X_test).any():
         imputer = SimpleImputer(strategy="median").fit(X_train)
         X_train, X_test = imputer.transform(X_train), imputer.transform(X_test)
+    if not scale:
+        X_train, X_test = X_train.astype(np.float32), X_test.astype(np.float32)
+        return Split(X_train, y_train, X_test, y_test)
     low, high = X_train.min(axis=0), X_train.max(axis=0)
     if name == "mnist":
         low, high = np.zeros_like(low), np.full_like(high, 255)

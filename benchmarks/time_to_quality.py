@@ -58,7 +58,8 @@ def main():
     results = Results("time_to_quality", "python benchmarks/time_to_quality.py")
     for seed in range(options.seeds if options.seeds != 5 else 1):
         for name, case in CASES.items():
-            split = load_split(name, options.data, seed)
+            # COIL-20 as published: pixels in [0, 1] as they are.
+            split = load_split(name, options.data, seed, scale=name != "coil20")
             X, y = split.X_train[: case["rows"]], split.y_train[: case["rows"]]
             for method, selector in selectors(case, seed):
                 key = {"data": name, "method": method, "seed": seed}

@@ -311,6 +311,7 @@ def train(
     ------
     NonFiniteLossError
     """
+    model.train()
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
     if columns is None:

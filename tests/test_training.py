@@ -108,35 +108,49 @@ def assert_different(first, second):
 # What it is for
 
 
-@pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "gumbel_rao"])
-@pytest.mark.parametrize("noise", ["pool", "batch"])
+def fit_side_by_side(options, batches=None, logits=IndirectLogits, loss=squared_error):
+    """Results of four runs of 180 steps."""
+    batches = make_batches() if batches is None else batches
+    options = replace(OPTIONS, max_iter=60, **options)
+    model = make_model([3] * 4, logits=logits)
+    return train(model, batches, loss, options, seeds=range(4))
+
+
+def count_planted(results):
+    """Runs that found the planted columns; by chance, one in 56 does."""
+    return sum(set(r.selection.columns) == PLANTED for r in results)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "noise"),
+    [
+        ("relaxed", "pool"),
+        ("relaxed", "batch"),
+        ("relaxed", "sample"),
+        ("straight_through", "pool"),
+        ("straight_through", "sample"),
+        ("gumbel_rao", "batch"),  # has one draw for a batch, never from a pool
+    ],
+)
 def test_planted_columns_are_found(gradient, noise):
-    options = replace(OPTIONS, gradient=gradient, noise=noise)
-    (result,) = fit(options)
-    assert set(result.selection.columns) == PLANTED
-    history = result.history
-    assert history["train_loss"][-1] < 0.2 * history["train_loss"][0]
-    assert history["validation_loss"].min() < 0.2 * history["validation_loss"][0]
-
-
-def test_planted_columns_are_found_with_noise_for_each_row():
-    (result,) = fit(replace(OPTIONS, noise="sample"))
-    assert set(result.selection.columns) == PLANTED
+    results = fit_side_by_side({"gradient": gradient, "noise": noise})
+    assert count_planted(results) >= 2
+    for result in results:
+        for name in ("train_loss", "validation_loss"):
+            loss = result.history[name]
+            assert loss[-1] < 0.5 * loss[0]
 
 
 def test_planted_columns_are_found_with_direct_logits():
-    model = make_model(logits=DirectLogits)
-    (result,) = fit(replace(OPTIONS, selector_learning_rate=0.1), model)
-    assert set(result.selection.columns) == PLANTED
+    options = {"selector_learning_rate": 0.1}
+    assert count_planted(fit_side_by_side(options, logits=DirectLogits)) >= 2
 
 
-def test_classification_finds_planted_columns():
+def test_planted_columns_are_found_from_labels():
     X, Y = planted()
-    labels = (Y[:, 0] > 0).long()
+    labels = (Y[:, 0] > 0).long()  # all three columns have a part in the first target
     batches = make_batches(data=(X, labels))
-    (result,) = train(make_model(k=(3,)), batches, cross_entropy, OPTIONS, seeds=[3])
-    # Of the first target, whose sign is asked for, these are the columns.
-    assert set(result.selection.columns) == PLANTED
+    assert count_planted(fit_side_by_side({}, batches, loss=cross_entropy)) >= 2
 
 
 # One step, written out

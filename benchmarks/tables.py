@@ -1,0 +1,178 @@
+"""Tables of the documentation, from the committed results.
+
+``python benchmarks/tables.py`` rewrites what stands between ``<!-- name:begin -->`` and
+``<!-- name:end -->`` in README.md and docs/benchmarks.md; with ``--check`` it only says
+whether that would change anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read(name):
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def unique(records, key):
+    return list(dict.fromkeys(record[key] for record in records))
+
+
+def cell(records, key, digits=3, error=False):
+    """Mean over the records, with its standard error if asked for."""
+    values = [record[key] for record in records if key in record]
+    if not values:
+        return "–"
+    text = f"{np.mean(values):.{digits}f}"
+    if error and len(values) > 1:
+        text += f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.{digits}f}"
+    return text
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def defaults():
+    records = read("defaults")
+    header = ["data (k)", "selector", "decoder", "SVM", "trees", "linear MSE"]
+    header += ["distinct before repair", "seconds"]
+    rows = []
+    for data in unique(records, "data"):
+        of_data = [r for r in records if r["data"] == data]
+        for method in unique(of_data, "method"):
+            own = [r for r in of_data if r["method"] == method]
+            name = f"{data} ({own[0]['k']}, {own[0]['task']})"
+            share = cell(
+                [{"unique": 100 * r["unique"]} for r in own if "unique" in r],
+                "unique",
+                0,
+            )
+            rows.append(
+                [
+                    name,
+                    f"`{method}`" if "Selector" in method else method,
+                    cell(own, "joint", error=True),
+                    cell(own, "svm", error=True),
+                    cell(own, "trees", error=True),
+                    cell(own, "linear_mse", 5),
+                    share if share == "–" else f"{share} %",
+                    cell(own, "seconds", 1),
+                ]
+            )
+    return markdown(header, rows)
+
+
+def planted():
+    records = read("planted")
+    methods = unique(records, "method")
+    rows = []
+    for data in unique(records, "data"):
+        row = [data]
+        for method in methods:
+            own = [r for r in records if (r["data"], r["method"]) == (data, method)]
+            row.append(f"{cell(own, 'recovered', 2)} ({cell(own, 'seconds', 1)} s)")
+        rows.append(row)
+    return markdown(["data", *methods], rows)
+
+
+def speed():
+    header = ["shape", "selector", "step (ms)", "floor (ms)", "ratio (quartiles)"]
+    header += ["selector's own time, in passes over its (k, p) array"]
+    rows = []
+    for r in read("speed"):
+        low, high = r["ratio_quartiles"]
+        rows.append(
+            [
+                f"{r['case']} (p {r['p']:,}, b {r['b']})",
+                f"`{r['method']}`",
+                f"{r['step_ms']:.2f}",
+                f"{r['floor_ms']:.2f}",
+                f"{r['ratio']:.2f} ({low:.2f}–{high:.2f})",
+                f"{r['passes']:.0f}",
+            ]
+        )
+    return markdown(header, rows)
+
+
+def time_to_quality():
+    records = read("time_to_quality")
+    rows = []
+    for data in unique(records, "data"):
+        own = {r["method"]: r for r in records if r["data"] == data}
+        for method, r in own.items():
+            score = "accuracy" if "accuracy" in r else "mse"
+            times = "–"
+            if "paper" in own and method != "paper":
+                times = f"{own['paper']['seconds'] / r['seconds']:.0f} ×"
+            rows.append(
+                [
+                    data,
+                    method if method == "paper" else f"`{method}`",
+                    f"{score} {r[score]:.4f}",
+                    f"{r['seconds']:.1f}",
+                    times,
+                    f"{100 * r['unique']:.0f} %",
+                ]
+            )
+    header = ["data", "protocol", "test score", "seconds", "faster than the paper's"]
+    return markdown([*header, "distinct before repair"], rows)
+
+
+def measured_on():
+    machines = {
+        (
+            r["machine"]["processor"],
+            r["machine"]["cores"],
+            str(r["machine"]["versions"]),
+        )
+        for path in sorted(RESULTS.glob("*.jsonl"))
+        for r in read(path.stem)
+    }
+    lines = []
+    for processor, cores, versions in sorted(machines):
+        lines.append(f"- {processor}, {cores} cores; {versions.strip('{}')}")
+    return "\n".join(lines).replace("'", "")
+
+
+TABLES = {
+    "defaults": defaults,
+    "planted": planted,
+    "speed": speed,
+    "time_to_quality": time_to_quality,
+    "measured_on": measured_on,
+}
+
+
+def filled(text):
+    """The text of a page with its tables made anew."""
+    for name, table in TABLES.items():
+        marks = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if marks[0] in text:
+            body = f"{marks[0]}\n{table()}\n{marks[1]}"
+            pattern = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
+            text = re.sub(pattern, lambda _, body=body: body, text, flags=re.DOTALL)
+    return text
+
+
+def main():
+    stale = [page for page in PAGES if filled(page.read_text()) != page.read_text()]
+    if "--check" in sys.argv:
+        sys.exit(f"stale: {[page.name for page in stale]}" if stale else 0)
+    for page in stale:
+        page.write_text(filled(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import torch
-from common import Results, parser
 from torch import nn
 
+from common import Results, parser
 from ipcae_sklearn import CAESelector, IPCAESelector
 from ipcae_sklearn import _functional as functional
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder

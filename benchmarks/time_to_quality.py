@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 import torch
-from common import Results, load_split, parser
 
+from common import Results, load_split, parser
 from ipcae_sklearn import CAESelector, IPCAESelector
 
 PAPER = {

@@ -18,5 +18,5 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 html_theme = "furo"
 exclude_patterns = ["_build"]
-# The docstrings' "See Also" names scikit-learn's classes, which are not documented here.
-suppress_warnings = ["ref.python"]
+# scikit-learn's classes and labels, which docstrings name, are not documented here.
+suppress_warnings = ["ref.python", "ref.ref"]

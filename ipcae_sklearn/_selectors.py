@@ -73,8 +73,8 @@ class _Fitted:
     """What prediction needs, in numpy and plain Python."""
 
     columns: np.ndarray  # (p,) numbers of the columns that were in use
-    center: np.ndarray  # (n_features_in_,)
-    scale: np.ndarray  # (n_features_in_,)
+    center: np.ndarray  # (n_features,)
+    scale: np.ndarray  # (n_features,)
     decoder_order: np.ndarray  # (k,) decoder input of each selected column
     decoder: object  # the user's factory or None
     hidden_layer_sizes: tuple[int, ...]
@@ -847,20 +847,20 @@ class CAESelector(_BaseConcreteSelector):
     ----------
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
-    scores_ : ndarray of shape (n_features_in_,)
+    scores_ : ndarray of shape (n_features,)
         Largest probability that a row of the selector gives to each feature.
-    ranking_ : ndarray of shape (n_features_in_,)
+    ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
         it is, on (up to 1,024 of) the held-out rows.
-    probabilities_ : ndarray of shape (k, n_features_in_)
+    probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1; row i belongs to
         ``selected_indices_[i]``.
     n_unique_ : int
         Distinct columns among the most probable ones of the rows, before a duplicate
         is replaced by the next best column.
-    history_ : dict of ndarray of shape (n_iter_,)
+    history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
         and "gjsd". Losses are mean squared errors in the units of X for a
@@ -880,7 +880,7 @@ class CAESelector(_BaseConcreteSelector):
         Where the fit ran.
     n_features_in_ : int
         Number of features seen in :meth:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, when all are strings.
 
     See Also
@@ -1035,20 +1035,20 @@ class IPCAESelector(_BaseConcreteSelector):
     ----------
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
-    scores_ : ndarray of shape (n_features_in_,)
+    scores_ : ndarray of shape (n_features,)
         Largest probability that a row of the selector gives to each feature.
-    ranking_ : ndarray of shape (n_features_in_,)
+    ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
         it is, on (up to 1,024 of) the held-out rows.
-    probabilities_ : ndarray of shape (k, n_features_in_)
+    probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1; row i belongs to
         ``selected_indices_[i]``.
     n_unique_ : int
         Distinct columns among the most probable ones of the rows, before a duplicate
         is replaced by the next best column.
-    history_ : dict of ndarray of shape (n_iter_,)
+    history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
         and "gjsd". Losses are mean squared errors in the units of X for a
@@ -1068,7 +1068,7 @@ class IPCAESelector(_BaseConcreteSelector):
         Where the fit ran.
     n_features_in_ : int
         Number of features seen in :meth:`fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, when all are strings.
 
     See Also

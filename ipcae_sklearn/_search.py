@@ -64,7 +64,8 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         groups : array-like of shape (n_samples,), optional
             Handed to the splitter.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows in training. Scores are not weighted.
+            Weights of the rows, in training and in the selector's own scores;
+            ``scoring`` does not get them.
 
         Returns
         -------
@@ -223,12 +224,13 @@ def _fit_and_score(selector, data, cases, scoring):
     """Test score of each case (k, training rows, test rows), and the seconds of all."""
     started = time.perf_counter()
     fitted = selector._fit_cases(data, [(k, train) for k, train, _ in cases])
-    X, y = data[:2]
+    X, y, _, weights = data
     scores = []
     for estimator, (_, _, test) in zip(fitted, cases, strict=True):
-        arguments = (X[test], None if y is None else y[test])
+        arguments = [X[test], None if y is None else y[test]]
         if scoring is None:
-            scores.append(estimator.score(*arguments))
+            own = None if weights is None else weights[test]
+            scores.append(estimator.score(*arguments, sample_weight=own))
         else:
             scores.append(scoring(estimator, *arguments))
     return scores, time.perf_counter() - started

@@ -324,6 +324,8 @@ def test_batches_carry_their_targets_and_weights():
     number = X[:, 0] / 2
     assert number.tolist() == list(range(5))
     assert torch.equal(w[1], number + 1100)
+    for part, sampled in zip((X, y, w), batches.sample(), strict=True):
+        assert torch.equal(part, sampled)
 
 
 def test_without_a_target_the_rows_are_their_own():

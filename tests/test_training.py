@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
+from ipcae_sklearn import _data
 from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._modules import (
@@ -24,6 +26,7 @@ from ipcae_sklearn._training import (
     TrainingOptions,
     _complete_rows,
     _make_noise,
+    _NoisePool,
     _optimizer,
     _relaxed_loss,
     train,
@@ -211,6 +214,52 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
         )
 
 
+# Noise
+
+
+@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
+def test_noise_is_gumbel(noise):
+    model = make_model([3, 2])
+    source = _make_noise(model, replace(OPTIONS, noise=noise), [1, 2], 0)
+    draws = [source.draw(4, 500)[0] for _ in range(5)]
+    leading = (4,) if noise == "sample" else ()
+    assert draws[0].shape == (2, *leading, 3, 500)
+    values = torch.stack([d[0] for d in draws]).double().flatten()
+    assert scipy.stats.kstest(values, scipy.stats.gumbel_r.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
+def test_runs_rows_and_steps_have_noise_of_their_own(noise):
+    model = make_model([2, 2])
+    source = _make_noise(model, replace(OPTIONS, noise=noise), [1, 2], 0)
+    draws = torch.stack([source.draw(3, 50)[0] for _ in range(4)])
+    rows = draws.reshape(-1, 50)
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_noise_pool_is_drawn_anew(monkeypatch):
+    monkeypatch.setattr(_NoisePool, "SIZE", 64)
+    monkeypatch.setattr(_NoisePool, "STEPS", 3)
+    source = _NoisePool([2], [1], 0, torch.device("cpu"))
+    pools = []
+    for _ in range(7):
+        source.draw(1, P)
+        pools.append(source.pool)
+    same = [torch.equal(a, b) for a, b in pairwise(pools)]
+    assert same == [True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(("k", "size"), [(1, 4), (3, 50), (16, 64)])
+def test_noise_pool_is_not_read_past_its_end(k, size, monkeypatch):
+    monkeypatch.setattr(_NoisePool, "SIZE", size)
+    source = _NoisePool([k], [1], 0, torch.device("cpu"))
+    for _ in range(200):
+        gumbel, _ = source.draw(1, P)
+        (stride, _), start = gumbel[0].stride(), gumbel[0].storage_offset()
+        assert stride >= 1
+        assert start + (k - 1) * stride + P <= len(source.pool)
+
+
 # Company
 
 
@@ -313,6 +362,21 @@ def test_validation_loss_is_weighted():
     batches = make_batches(validation_weights=weights, data=(X, Y))
     assert fit(SHORT, batches=batches)[0].loss < 50
     assert fit(SHORT, batches=make_batches(data=(X, Y)))[0].loss > 1000
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_validation_loss_is_the_mean_over_all_held_out_rows(weighted, monkeypatch):
+    # 50 rows in batches of 20, 20 and 10, of very unequal weight.
+    monkeypatch.setattr(_data, "_EVALUATION_ROWS", 20)
+    weights = torch.linspace(0, 3, 200).square().unsqueeze(0) if weighted else None
+    batches = make_batches(validation_weights=weights)
+    model = make_model()
+    (result,) = fit(replace(SHORT, tuning_iter=0), model, batches)
+    X, Y = planted()
+    selected = torch.from_numpy(X[:50, result.selection.columns]).float()
+    losses = squared_error(model(selected.unsqueeze(0)), Y[:50])[0].detach()
+    expected = np.average(losses, weights=weights[0, :50] if weighted else None)
+    assert result.loss == pytest.approx(expected, rel=1e-5)
 
 
 # Options
@@ -434,19 +498,19 @@ def test_a_run_that_is_sure_of_its_columns_has_converged():
 
 @pytest.mark.parametrize("tuning_iter", [0, 5])
 def test_the_model_of_least_validation_loss_is_kept(tuning_iter):
-    # At this rate the loss goes up and down.
-    options = replace(OPTIONS, max_iter=10, tuning_iter=tuning_iter, learning_rate=0.1)
-    model = make_model()
-    batches = make_batches()
+    # Of the held-out rows the opposite is true: the more is learnt, the worse.
+    X, Y = planted()
+    Y[:50] *= -1
+    options = replace(OPTIONS, max_iter=10, tuning_iter=tuning_iter)
+    model, batches = make_model(), make_batches(data=(X, Y))
     (result,) = fit(options, model, batches)
-    assert result.loss == result.history["validation_loss"].min()
+    losses = result.history["validation_loss"]
+    assert result.loss == losses.min() < losses[-1]
     # The model is left in that state, and has that loss.
     (X, Y, _), *_ = batches.validation()
-    model.eval()
     output = model(X[:, result.selection.columns].unsqueeze(0))
-    assert squared_error(output, Y).mean().item() == pytest.approx(
-        result.loss, rel=1e-5
-    )
+    loss = squared_error(output, Y).mean().item()
+    assert loss == pytest.approx(result.loss, rel=1e-5)
     for name, t in model.run_state(0)["decoder"].items():
         assert torch.equal(t, result.state["decoder"][name])
 
@@ -550,6 +614,16 @@ def test_tuning_leaves_the_selector_alone():
         assert torch.equal(both.state["selector"][name], t)
     assert_different(search, both)
     np.testing.assert_array_equal(search.selection.columns, both.selection.columns)
+
+
+def test_each_epoch_has_an_order_of_its_own(monkeypatch):
+    batches = make_batches()
+    asked, original = [], batches.train
+    monkeypatch.setattr(
+        batches, "train", lambda epoch: asked.append(epoch) or original(epoch)
+    )
+    fit(SHORT, batches=batches)
+    assert asked == [0, 1, 2, 3, 4]
 
 
 def test_tuning_ends_at_a_rate_near_zero():
@@ -683,15 +757,16 @@ def test_a_custom_decoder_learns():
 
 
 @pytest.mark.parametrize("validation", [0, 50])
-def test_training_is_done_in_training_mode(validation):
+def test_training_mode_is_for_steps_and_for_nothing_else(validation):
     # Also of a model that was trained before, which leaves it in evaluation mode.
     model = custom_model(batch_norm)
-    norm = model.decoder.runs[0][0]
-    counts = []
+    modes = []
+    model.decoder.runs[0].register_forward_hook(
+        lambda module, *_: modes.append((module.training, torch.is_grad_enabled()))
+    )
     for _ in range(2):
         fit(SHORT, model, make_batches(validation=validation))
-        counts.append(norm.num_batches_tracked.item())
-    assert counts[1] > counts[0] > 0
+    assert set(modes) == {(True, True), (False, False)}
 
 
 def test_held_out_rows_do_not_enter_running_statistics():

@@ -101,12 +101,11 @@ def column_statistics(X, weights=None) -> ColumnStatistics:
     n = X.shape[0]
     share = np.full(n, 1 / n) if weights is None else weights / weights.sum()
     if scipy.sparse.issparse(X):
-        mean, variance = mean_variance_axis(X.astype(np.float64), 0, weights=share * n)
-        return ColumnStatistics(mean, _standard_deviation(variance, mean, n))
+        return _sparse_statistics(X, share)
     mean, largest = np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for rows in _chunks(X):
         mean += share[rows] @ X[rows].astype(np.float64)
-        np.maximum(largest, np.abs(X[rows]).max(0).astype(np.float64), out=largest)
+        np.maximum(largest, np.abs(X[rows].astype(np.float64)).max(0), out=largest)
     largest[largest == 0] = 1
     variance = np.zeros(X.shape[1])
     for rows in _chunks(X):
@@ -115,9 +114,20 @@ def column_statistics(X, weights=None) -> ColumnStatistics:
     return ColumnStatistics(mean, std * largest)
 
 
+def _sparse_statistics(X, share) -> ColumnStatistics:
+    n = X.shape[0]
+    largest = abs(X.astype(np.float64)).max(axis=0).toarray().ravel()
+    largest[largest == 0] = 1
+    scaled = scipy.sparse.csr_matrix(X @ scipy.sparse.diags_array(1 / largest))
+    mean, variance = mean_variance_axis(scaled, 0, weights=share * n)
+    return ColumnStatistics(
+        mean * largest, _standard_deviation(variance, mean, n) * largest
+    )
+
+
 def _standard_deviation(variance, mean, n):
     # Rounding alone leaves a constant column with a variance of this size.
-    rounding = n * (n * mean * np.finfo(np.float64).eps) ** 2
+    rounding = (n * mean * np.finfo(np.float64).eps) ** 2
     return np.where(variance <= rounding, 0, np.sqrt(np.maximum(variance, 0)))
 
 
@@ -252,8 +262,9 @@ class TrainingBatches:
 def split_rows(n: int, fraction: float, stratify, random_state):
     """Numbers of the training rows and of the held-out rows.
 
-    With classes in ``stratify`` each is held out in its proportion, except for those
-    with a single row, which is needed for training.
+    With classes in ``stratify`` each is held out in its proportion, if there are
+    enough rows for that; a class with a single row is trained on, if there are others
+    enough to hold out.
 
     Raises
     ------
@@ -275,6 +286,9 @@ def split_rows(n: int, fraction: float, stratify, random_state):
     rest, n_classes = everything[~single], (count > 1).sum()
     if n_classes <= n_validation <= len(rest) - n_classes:
         train, held_out = _sorted_split(rest, n_validation, code[rest], random_state)
+        return np.sort(np.append(train, everything[single])), held_out
+    if n_validation < len(rest):
+        train, held_out = _sorted_split(rest, n_validation, None, random_state)
         return np.sort(np.append(train, everything[single])), held_out
     return _sorted_split(everything, n_validation, None, random_state)
 

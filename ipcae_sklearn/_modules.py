@@ -152,11 +152,13 @@ class CustomDecoder(nn.Module):
             for i, (module, k) in enumerate(zip(self.runs, self.n_inputs, strict=True))
         ]
         expected = (z.shape[1], self.n_outputs)
-        if tuple(outputs[0].shape) != expected:
-            raise ValueError(
-                f"decoder must map {tuple(z[0].shape)} to {expected}, got an output "
-                f"of shape {tuple(outputs[0].shape)}."
-            )
+        for output, k in zip(outputs, self.n_inputs, strict=True):
+            shape = tuple(getattr(output, "shape", ()))
+            if shape != expected:
+                raise ValueError(
+                    f"decoder must map {(z.shape[1], k)} to {expected}, got an output "
+                    f"of type {type(output).__name__} and shape {shape}."
+                )
         return torch.stack(outputs)
 
     def run_state(self, i: int) -> dict[str, Tensor]:

@@ -12,7 +12,10 @@ TASKS = ("auto", "reconstruction", "classification", "regression")
 
 def check_option(name, value, options) -> None:
     """Raise unless ``value`` is one of the options."""
-    if not any(value is option or value == option for option in options):
+    known = any(value is option for option in options)
+    if isinstance(value, (str, np.bool_)):  # an array, say, would not compare
+        known = known or any(value == option for option in options)
+    if not known:
         raise ValueError(f"{name} must be one of {list(options)}, got {value!r}.")
 
 
@@ -22,7 +25,7 @@ def check_number(name, value, *, low=None, high=None, open_low=False, integer=Fa
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         word = "an integer" if integer else "a number"
         raise TypeError(f"{name} must be {word}, got {value!r}.")
-    bad = not np.isfinite(value)
+    bad = value != value or abs(value) == float("inf")
     bad |= low is not None and (value <= low if open_low else value < low)
     bad |= high is not None and value > high
     if bad:
@@ -78,7 +81,7 @@ def resolve_k(k, n_features: int) -> int:
     if isinstance(k, Real) and not isinstance(k, Integral):
         if not 0 < float(k) < 1:
             raise ValueError(f"k as a fraction must be between 0 and 1, got {k!r}.")
-        number = int(float(k) * n_features)
+        number = int(float(k) * n_features + 1e-9)  # 0.29 * 100 is 28.999...
         if number == 0:
             raise ValueError(
                 f"k={k!r} of {n_features} features rounds down to 0. Use a larger "
@@ -95,7 +98,8 @@ def check_class_weight(class_weight, task: str) -> None:
     if task != "classification":
         raise ValueError(f"class_weight needs a classification target, task is {task}.")
     # A list of dicts, one for each label, is scikit-learn's form for several labels.
-    if class_weight != "balanced" and not isinstance(class_weight, (Mapping, list)):
+    balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if not balanced and not isinstance(class_weight, (Mapping, list)):
         raise ValueError(
             f"class_weight must be None, 'balanced' or a dict, got {class_weight!r}."
         )

@@ -319,7 +319,7 @@ def train(
         _search(model, batches, loss, options, seeds, keeper, on_epoch)
     else:
         keeper.start_with([Selection(c, len(c)) for c in columns])
-    if options.tuning_iter:
+    if options.tuning_iter and next(model.decoder.parameters(), None) is not None:
         keeper.restore()
         if complete is not None:
             keeper.repair(complete)
@@ -354,7 +354,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
         values["validation_loss"] = _validate(model, batches, loss, selection)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
-        last = on_epoch(epoch, values) or epoch == options.max_iter - 1
+        last = bool(on_epoch(epoch, values)) or epoch == options.max_iter - 1
         keeper.end_epoch(values, selection, converged | options.early_stopping, last)
         if keeper.stopped.all():
             break
@@ -382,7 +382,7 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
         values = {"train_loss": _descend(losses(epoch), optimizer, epoch)}
         values["validation_loss"] = _validate(model, batches, loss, selection)
         values |= description
-        last = on_epoch(options.max_iter + epoch, values)
+        last = bool(on_epoch(options.max_iter + epoch, values))
         last = last or epoch == options.tuning_iter - 1
         keeper.end_epoch(values, selection, options.early_stopping, last)
         if keeper.stopped.all():
@@ -494,7 +494,13 @@ def _validate(model, batches, loss, selection) -> np.ndarray:
         total += batch_weight * _hard_loss(model, (X, target, weights), loss, columns)
         weight += batch_weight
     model.train()
-    return (total / weight).cpu().numpy()
+    values = (total / weight).cpu().numpy()
+    if not np.isfinite(values).all():
+        raise NonFiniteLossError(
+            "The loss on the held-out rows became non-finite. Look for extreme values "
+            "in X and y, and for weights that leave no held-out row."
+        )
+    return values
 
 
 def _describe(logits: Tensor, row_mask: Tensor):

@@ -179,7 +179,7 @@ def test_groups_of_runs_are_bounded():
     cases = [(i, j) for i in range(3) for j in range(5)]
     ks = (10, 20, "all")
     groups = _group_cases(cases, ks, 10_000, IPCAESelector(), 1)
-    assert sorted(sum(groups, [])) == sorted(cases)
+    assert sorted(case for group in groups for case in group) == sorted(cases)
     assert max(len(group) for group in groups) < 15
     small = _group_cases(cases, ks, 50, IPCAESelector(), 1)
     assert len(small) == 1

@@ -50,7 +50,7 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     ----------
     logits : Tensor of shape (..., k, p)
     gumbel : Tensor broadcastable with ``logits``
-    temperature : float or 0-dim Tensor, > 0
+    temperature : float, > 0
 
     Returns
     -------
@@ -114,18 +114,18 @@ class _Select(torch.autograd.Function):
     def backward(ctx, grad):  # (r, b, k)
         X, M, relaxed = ctx.saved_tensors
         r, b, k = grad.shape
+        grad = grad.transpose(0, 1).reshape(b, r * k)
+        floor = grad.new_full((), _GRADIENT_FLOOR)
         # dM = gradᵀ X, then through the softmax: M (dM - sum_j M dM) / τ. The sum
         # over p columns equals one over b rows, of grad times the relaxed features.
-        grad = (grad / ctx.temperature).permute(0, 2, 1).reshape(r * k, b)
-        floor = grad.new_full((), _GRADIENT_FLOOR)
         if relaxed is not None:
-            inner = (grad * relaxed.T).sum(-1, keepdim=True)
-            dz = torch.addmm(inner, grad, X, beta=-1).view_as(M)
-            dlogits = torch.addcmul(floor, M, dz)
+            inner = (grad * relaxed).sum(0).unsqueeze(-1)
+            dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
+            dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature)
         else:
-            dM = (grad @ X).view(r, k, -1)  # averaged over the s draws of M
+            dM = (grad.T @ X).view(r, k, -1)  # averaged over the s draws of M
             inner = torch.einsum("srkp,rkp->srk", M, dM).unsqueeze(-1)
-            dlogits = floor + (M * (dM - inner)).mean(0)
+            dlogits = floor + (M * (dM - inner)).mean(0) / ctx.temperature
         return None, dlogits, None, None, None, None
 
 
@@ -138,7 +138,7 @@ def select(X, logits, gumbel, temperature, *, hard=False, uniform=None) -> Tenso
     logits : Tensor of shape (r, k, p)
     gumbel : Tensor of shape (r, k, p) or (r, b, k, p)
         One draw for the whole batch, or one for each of its rows.
-    temperature : float or 0-dim Tensor, > 0
+    temperature : float, > 0
     hard : bool, default=False
         Straight-through: forward the winning column, backward the relaxation.
     uniform : Tensor of shape (s, r, k, p), optional

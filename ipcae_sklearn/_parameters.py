@@ -55,7 +55,7 @@ def check_sizes(name, value) -> tuple[int, ...]:
         ) from None
     for size in sizes:
         check_number(f"each of {name}", size, low=1, integer=True)
-    return sizes
+    return tuple(int(size) for size in sizes)
 
 
 def check_temperature(value) -> tuple[float, float]:

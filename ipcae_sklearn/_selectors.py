@@ -419,8 +419,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if selector_rate == "auto":
             selector_rate = self._selector_rate()
         return TrainingOptions(
-            max_iter=max_iter,
-            tuning_iter=tuning_iter,
+            max_iter=int(max_iter),
+            tuning_iter=int(tuning_iter),
             learning_rate=rate,
             selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
@@ -438,7 +438,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
     def _resolve_batch_size(self, n_train: int) -> int:
         """About the square root of the rows, so that epochs grow slower than they."""
         if self.batch_size != "auto":
-            return min(self.batch_size, n_train)
+            return min(int(self.batch_size), n_train)
         return min(n_train, int(np.clip(2 ** round(np.log2(n_train) / 2), 64, 256)))
 
     def _train(self, problem, runs, options, device, batch_size, reporter):
@@ -1208,7 +1208,7 @@ class IPCAESelector(_BaseConcreteSelector):
             k,
             n_features,
             generators,
-            embedding_dim=d,
+            embedding_dim=int(d),
             embedding_init=self.embedding_init,
             map=self.map,
             bias=self.map_bias,

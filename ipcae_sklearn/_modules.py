@@ -29,6 +29,12 @@ def _stack(per_run: Sequence[Tensor]) -> nn.Parameter:
     return nn.Parameter(stacked)
 
 
+def _copy(target: Tensor, source: Tensor) -> None:
+    if target.shape != source.shape:  # copy_ would broadcast
+        raise ValueError(f"expected shape {tuple(target.shape)}, got {source.shape}")
+    target.copy_(source)
+
+
 def _uniform(*shape: int, fan_in: int, generator: torch.Generator) -> Tensor:
     """The initial values of ``nn.Linear``, weight and bias alike."""
     bound = 1 / math.sqrt(max(fan_in, 1))
@@ -122,9 +128,11 @@ class MLPDecoder(nn.Module):
 
     def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
         """Put back a copy made by :meth:`run_state`."""
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"expected other layers than {sorted(state)}")
         for name, t in self.state_dict().items():
             own = t[i, :, : self.n_inputs[i]] if name == "layers.0.weight" else t[i]
-            own.copy_(state[name])
+            _copy(own, state[name])
 
 
 class CustomDecoder(nn.Module):
@@ -143,7 +151,14 @@ class CustomDecoder(nn.Module):
         super().__init__()
         self.n_inputs = list(n_inputs)
         self.n_outputs = n_outputs
-        self.runs = nn.ModuleList(factory(k, n_outputs) for k in self.n_inputs)
+        modules = [factory(k, n_outputs) for k in self.n_inputs]
+        for module in modules:
+            if not isinstance(module, nn.Module):
+                raise TypeError(
+                    "decoder must return a torch.nn.Module, got "
+                    f"{type(module).__name__}."
+                )
+        self.runs = nn.ModuleList(modules).float()
 
     def forward(self, z: Tensor) -> Tensor:
         """(r, b, k) -> (r, b, m)."""
@@ -358,5 +373,5 @@ class ConcreteAutoencoder(nn.Module):
     def load_run_state(self, i: int, state: dict[str, dict[str, Tensor]]) -> None:
         """Put back a copy made by :meth:`run_state`."""
         for name, t in self.logits.state_dict().items():
-            t[i].copy_(state["selector"][name])
+            _copy(t[i], state["selector"][name])
         self.decoder.load_run_state(i, state["decoder"])

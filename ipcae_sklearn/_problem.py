@@ -83,12 +83,12 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     """
     cases = []
     for rows in rows_of_cases:
-        random_state = np.random.RandomState(seed)
-        order_seed, *seeds = random_state.randint(2**31 - 1, size=1 + n_init).tolist()
-        labels = None if stratify is None else stratify[rows]
-        train, held_out = split_rows(
-            len(rows), fraction(len(rows)), labels, random_state
+        # The runs' own seeds come last: more runs leave the rest as it is.
+        order_seed, split_seed, *seeds = (
+            np.random.RandomState(seed).randint(2**31 - 1, size=2 + n_init).tolist()
         )
+        labels = None if stratify is None else stratify[rows]
+        train, held_out = split_rows(len(rows), fraction(len(rows)), labels, split_seed)
         cases.append((rows[train], rows[held_out]))
     k = [k for k in ks for _ in range(n_init)]
     train_rows = np.unique(np.concatenate([train for train, _ in cases]))

@@ -837,7 +837,13 @@ def test_loss_of_a_classification_is_its_cross_entropy(Selector):
 def test_several_labels(Selector, class_weight):
     X = make_X(300, 8)
     Y = (X[:, [1, 4, 6]] > [0, 0.5, -0.5]).astype(int)
-    selector = longer(Selector, "all", class_weight=class_weight).fit(X, Y)
+    selector = longer(
+        Selector,
+        "all",
+        class_weight=class_weight,
+        learning_rate_init=0.01,
+        tuning_iter=80,
+    ).fit(X, Y)
     assert selector.task_ == "classification"
     assert_array_equal(selector.classes_, [0, 1, 2])
     prediction, probabilities = selector.predict(X), selector.predict_proba(X)
@@ -851,7 +857,9 @@ def test_several_labels(Selector, class_weight):
 def test_several_targets(Selector):
     X = make_X(300, 8)
     Y = X[:, [1, 4, 6]] * [1, 100, 1e-4] + [0, 1e4, 0]
-    selector = longer(Selector, "all").fit(X, Y)
+    selector = longer(Selector, "all", learning_rate_init=0.01, tuning_iter=80).fit(
+        X, Y
+    )
     assert selector.task_ == "regression"
     prediction = selector.predict(X)
     assert prediction.shape == (300, 3)
@@ -986,7 +994,7 @@ def test_weights_decide_what_is_selected(Selector):
     first = np.arange(400) < 200
     y = np.where(first, X[:, 1], X[:, 4])
     for column, weights in [(1, np.where(first, 1, 0.01)), (4, ~first + 0.01)]:
-        selector = longer(Selector, 1, max_iter=250)
+        selector = longer(Selector, 1, max_iter=150, random_state=1)
         selector.fit(X, y, sample_weight=weights)
         assert_array_equal(selector.selected_indices_, [column])
 

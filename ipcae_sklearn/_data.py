@@ -33,6 +33,8 @@ def resolve_device(device) -> torch.device:
             f"device must be 'auto' or a torch device such as 'cpu' or 'cuda:0', got "
             f"{device!r}."
         ) from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be a CPU or CUDA device, got {device!r}.")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r} was asked for, but torch finds no CUDA device. Use "

@@ -294,7 +294,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
         fraction = self.validation_fraction
         check_number_or("validation_fraction", fraction, ("auto",), low=0, high=1)
-        if self.decoder is not None and not callable(self.decoder):
+        a_module = isinstance(self.decoder, torch.nn.Module)
+        if a_module or (self.decoder is not None and not callable(self.decoder)):
             raise TypeError(
                 "decoder must be None or a callable (n_inputs, n_outputs) -> "
                 f"torch.nn.Module, got {self.decoder!r}."
@@ -401,9 +402,21 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
     def _row_weights(self, y, sample_weight) -> np.ndarray | None:
         weights = sample_weight
         if self.class_weight is not None:
-            by_class = compute_sample_weight(self.class_weight, y)
+            by_class = self._weights_by_class(y)
             weights = by_class if weights is None else weights * by_class
         return None if weights is None else weights / weights.mean()
+
+    def _weights_by_class(self, y) -> np.ndarray:
+        try:
+            weights = compute_sample_weight(self.class_weight, y)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"class_weight cannot be used: {error}") from error
+        if not (np.isfinite(weights).all() and weights.min() >= 0 < weights.max()):
+            raise ValueError(
+                "class_weight must give finite weights >= 0, not all of them 0, got "
+                f"{self.class_weight!r}."
+            )
+        return weights
 
     def _training_options(self, n_train: int, task: str) -> TrainingOptions:
         """The parameters as the training loop takes them, "auto" resolved."""

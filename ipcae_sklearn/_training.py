@@ -379,10 +379,11 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
             yield _hard_loss(model, batch, loss, columns)
 
     for epoch in range(options.tuning_iter):
-        values = {"train_loss": _descend(losses(epoch), optimizer, epoch)}
+        number = options.max_iter + epoch
+        values = {"train_loss": _descend(losses(epoch), optimizer, number)}
         values["validation_loss"] = _validate(model, batches, loss, selection)
         values |= description
-        last = bool(on_epoch(options.max_iter + epoch, values))
+        last = bool(on_epoch(number, values))
         last = last or epoch == options.tuning_iter - 1
         keeper.end_epoch(values, selection, options.early_stopping, last)
         if keeper.stopped.all():

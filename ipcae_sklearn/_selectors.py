@@ -703,8 +703,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         tags.input_tags.sparse = True
         tags.target_tags.required = self.task in ("classification", "regression")
         tags.target_tags.multi_output = True
-        # Not a classifier, but after a fit with classes it has predict_proba.
         tags.classifier_tags = ClassifierTags()
+        # Once it is known what the decoder predicts, scorers such as "roc_auc" have to
+        # know, too.
+        kinds = {"classification": "classifier", "regression": "regressor"}
+        tags.estimator_type = kinds.get(getattr(self, "task_", None))
         return tags
 
 

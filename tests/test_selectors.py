@@ -319,7 +319,7 @@ def test_essential_column_is_the_most_important(Selector, task):
     selector = longer(Selector, 6).fit(X, y)
     assert selector.importances_.argmax() == 4
     assert selector.importances_[4] > 10 * abs(selector.importances_[0])
-    selector = longer(Selector, 2, max_iter=150).fit(X, y)
+    selector = longer(Selector, 2, max_iter=100, n_init=3).fit(X, y)
     assert 4 in selector.selected_indices_
     assert selector.selected_indices_[selector.importances_.argmax()] == 4
 
@@ -327,7 +327,7 @@ def test_essential_column_is_the_most_important(Selector, task):
 @both
 def test_probabilities_belong_to_the_selected_columns(Selector):
     X, y = make_data("regression", n=300)
-    selector = longer(Selector, max_iter=200).fit(X, y)
+    selector = longer(Selector, max_iter=200, n_init=3).fit(X, y)
     assert selector.converged_
     assert selector.n_unique_ == 3
     assert_array_equal(
@@ -738,7 +738,7 @@ def test_loss_of_a_reconstruction_is_its_mean_squared_error(Selector):
 def test_reconstruction_favours_columns_of_large_variance(Selector):
     X = make_X(300)
     X[:, [2, 5, 7]] *= 5
-    selector = longer(Selector).fit(X)
+    selector = longer(Selector, n_init=3).fit(X)
     assert_array_equal(selector.selected_indices_, [2, 5, 7])
 
 
@@ -810,7 +810,7 @@ def test_classes(Selector, labels):
     X = make_X(200, 6)
     code = np.digitize(X[:, 2], np.quantile(X[:, 2], np.linspace(0, 1, len(labels))))
     y = np.asarray(labels)[np.clip(code - 1, 0, len(labels) - 1)]
-    selector = longer(Selector, 2).fit(X, y)
+    selector = longer(Selector, 2, n_init=3, learning_rate_init=0.01).fit(X, y)
     assert selector.task_ == "classification"
     assert_array_equal(selector.classes_, np.unique(y))
     prediction, probabilities = selector.predict(X), selector.predict_proba(X)
@@ -994,7 +994,7 @@ def test_weights_decide_what_is_selected(Selector):
     first = np.arange(400) < 200
     y = np.where(first, X[:, 1], X[:, 4])
     for column, weights in [(1, np.where(first, 1, 0.01)), (4, ~first + 0.01)]:
-        selector = longer(Selector, 1, max_iter=150, random_state=1)
+        selector = longer(Selector, 1, max_iter=100, n_init=3)
         selector.fit(X, y, sample_weight=weights)
         assert_array_equal(selector.selected_indices_, [column])
 
@@ -1287,5 +1287,7 @@ def planted(kind, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_planted_columns_are_found(Selector, kind, seed):
     X, y, relevant = planted(kind, seed)
-    selector = Selector(len(relevant), device="cpu", random_state=seed).fit(X, y)
+    # A single run finds them in about three cases of four.
+    selector = Selector(len(relevant), n_init=4, device="cpu", random_state=seed)
+    selector.fit(X, y)
     assert_array_equal(selector.selected_indices_, relevant)

@@ -876,8 +876,8 @@ class CAESelector(_BaseConcreteSelector):
         Probabilities of the selector's rows at temperature 1; row i belongs to
         ``selected_indices_[i]``.
     n_unique_ : int
-        Distinct columns among the most probable ones of the rows, before a duplicate
-        is replaced by the next best column.
+        Distinct columns among the most probable ones of the rows, before duplicates
+        are replaced.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
@@ -909,7 +909,8 @@ class CAESelector(_BaseConcreteSelector):
     Notes
     -----
     Exactly k distinct columns are returned: where several rows prefer the same
-    column, the most probable assignment of distinct columns is taken.
+    column, the surest of them keeps it and the others get the columns that, by linear
+    regression, go best with those taken.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1064,8 +1065,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Probabilities of the selector's rows at temperature 1; row i belongs to
         ``selected_indices_[i]``.
     n_unique_ : int
-        Distinct columns among the most probable ones of the rows, before a duplicate
-        is replaced by the next best column.
+        Distinct columns among the most probable ones of the rows, before duplicates
+        are replaced.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
@@ -1097,7 +1098,8 @@ class IPCAESelector(_BaseConcreteSelector):
     Notes
     -----
     Exactly k distinct columns are returned: where several rows prefer the same
-    column, the most probable assignment of distinct columns is taken.
+    column, the surest of them keeps it and the others get the columns that, by linear
+    regression, go best with those taken.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

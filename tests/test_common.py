@@ -11,8 +11,14 @@ TASKS = ["auto", "reconstruction", "classification", "regression"]
 
 ESTIMATORS = [
     Selector(
-        k=2, task=task, n_init=n_init, device=device, max_iter=4, tuning_iter=2
-    ).set_params(hidden_layer_sizes=(8,))
+        k=2,
+        task=task,
+        hidden_layer_sizes=(8,),
+        max_iter=2,
+        tuning_iter=1,
+        n_init=n_init,
+        device=device,
+    )
     for Selector in (CAESelector, IPCAESelector)
     for task in TASKS
     for n_init in (1, 3)

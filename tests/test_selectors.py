@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import inspect
 import pickle
 
@@ -144,13 +145,13 @@ AWKWARD = {
 
 @both
 @pytest.mark.filterwarnings("ignore:.*columns hold 90 %.*:UserWarning")
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["reconstruction", "classification"])
 @pytest.mark.parametrize("name", AWKWARD)
 def test_exactly_k_distinct_columns(Selector, name, task):
     X = AWKWARD[name]()
     y = None
     if task != "reconstruction":
-        y = np.arange(len(X)) % 2 * (1.0 if task == "regression" else 1)
+        y = np.arange(len(X)) % 2
     selector = quick(Selector, task=task).fit(X, y)
     indices = selector.selected_indices_
     assert len(indices) == 3
@@ -477,16 +478,21 @@ def _changes():
             yield pytest.param(Selector, name, base, value, id=label)
 
 
-@pytest.mark.parametrize("Selector, name, base, value", list(_changes()))
-def test_parameter_is_honoured(Selector, name, base, value):
+@functools.cache
+def _findings_with(Selector, *changes):
     X = make_X(150, 12) * np.linspace(0.5, 2, 12)
     y = X[:, 0] + X[:, 1] ** 2
-    if base.get("task") == "classification":
+    if ("task", "classification") in changes:
         y = (y > 2).astype(int)
-    defaults = {"max_iter": 6, "tuning_iter": 3, "hidden_layer_sizes": (8,)}
-    reference = quick(Selector, **defaults | base)
-    changed = quick(Selector, **defaults | base).set_params(**{name: value})
-    assert findings(reference.fit(X, y)) != findings(changed.fit(X, y))
+    selector = quick(Selector, max_iter=6, tuning_iter=3, hidden_layer_sizes=(8,))
+    return findings(selector.set_params(**dict(changes)).fit(X, y))
+
+
+@pytest.mark.parametrize("Selector, name, base, value", list(_changes()))
+def test_parameter_is_honoured(Selector, name, base, value):
+    reference = _findings_with(Selector, *base.items())
+    changed = _findings_with.__wrapped__(Selector, *base.items(), (name, value))
+    assert reference != changed
 
 
 def test_every_parameter_is_tested():

@@ -355,6 +355,9 @@ def encode_values(y, weights=None) -> Target:
     """Standardised values of one or several targets."""
     values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
     statistics = column_statistics(values, weights)
-    center, scale = statistics.mean, np.where(statistics.std == 0, 1, statistics.std)
-    tensor = torch.from_numpy(((values - center) / scale).astype(np.float32))
-    return Target("squared_error", values.shape[1], tensor, center=center, scale=scale)
+    center, scale = statistics.mean, statistics.std
+    # A constant target is predicted as it is: its scale is 0 on the way back.
+    scaled = (values - center) / np.where(scale == 0, 1, scale)
+    tensor = torch.from_numpy(scaled.astype(np.float32))
+    n_outputs = values.shape[1]
+    return Target("squared_error", n_outputs, tensor, center=center, scale=scale)

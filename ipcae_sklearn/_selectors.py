@@ -183,7 +183,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Numeric data without missing values. Memory-mapped and sparse data are
-            read batch by batch and never loaded or densified whole.
+            read batch by batch; besides, up to 50 million values of some rows are
+            looked at at once where rows of the selector share a column.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
             Classes, 0/1 indicators of several labels, or values to predict. Not used
             when the task is reconstruction.

@@ -265,7 +265,7 @@ class CAESelectorCV(_BaseSelectorCV):
     >>> from sklearn.datasets import load_digits
     >>> from ipcae_sklearn import CAESelector, CAESelectorCV
     >>> X, _ = load_digits(return_X_y=True)
-    >>> short = CAESelector(max_iter=10, learning_rate_selector=0.5, random_state=0)
+    >>> short = CAESelector(max_iter=100, random_state=0)
     >>> search = CAESelectorCV(ks=(2, 8), estimator=short, cv=2).fit(X)
     >>> search.best_k_
     8

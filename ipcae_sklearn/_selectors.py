@@ -927,7 +927,7 @@ class CAESelector(_BaseConcreteSelector):
     >>> from sklearn.datasets import load_digits
     >>> from ipcae_sklearn import CAESelector
     >>> X, _ = load_digits(return_X_y=True)
-    >>> selector = CAESelector(k=10, max_iter=20, random_state=0).fit(X)
+    >>> selector = CAESelector(k=10, max_iter=100, random_state=0).fit(X)
     >>> selector.transform(X).shape
     (1797, 10)
     >>> selector.reconstruct(selector.transform(X)).shape

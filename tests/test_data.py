@@ -485,5 +485,5 @@ def test_values_are_standardised_with_weights():
 
 def test_a_constant_target_is_centred_only():
     target = encode_values(np.full(5, 0.1))
-    assert target.scale.tolist() == [1.0]
+    assert target.scale.tolist() == [0.0]  # predictions are the constant
     assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)

@@ -12,7 +12,7 @@ from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
 from ipcae_sklearn._greedy import greedy_columns
 
 # Values looked at to find greedy columns.
-_MOST_VALUES = 50_000_000
+_MOST_VALUES = 10_000_000
 
 
 @dataclass

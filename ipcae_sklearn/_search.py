@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -10,7 +11,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -79,11 +80,20 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         _parameters.check_option("rule", self.rule, ("best", "1se"))
         _parameters.check_option("refit", self.refit, (True, False))
         selector = clone(self._selector())
+        if not isinstance(selector.random_state, Integral):
+            # One seed for all groups of runs, whatever process they are trained in.
+            random_state = check_random_state(selector.random_state)
+            selector.set_params(random_state=random_state.randint(2**31 - 1))
         ks = self._check_ks()
         data = selector._check_search(X, y, sample_weight)
         classes = data[2] == "classification"
         cv = check_cv(self.cv, data[1], classifier=classes)
-        splits = list(cv.split(data[0], data[1], groups))
+        rows = np.arange(data[0].shape[0])
+        labels = y if data[1] is None else data[1]
+        splits = [
+            (rows[np.asarray(train)], rows[np.asarray(test)])
+            for train, test in cv.split(data[0], labels, groups)
+        ]
         scores, seconds = self._cross_validate(selector, data, ks, splits)
         self.n_splits_ = len(splits)
         self.cv_results_ = _as_results(ks, scores, seconds)
@@ -131,7 +141,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _choose(self, ks, scores) -> int:
         mean = scores.mean(axis=1)
-        best = int(mean.argmax())
+        if np.isnan(mean).all():
+            raise ValueError("The score is NaN for every k; look at scoring and cv.")
+        best = int(np.nanargmax(mean))
         if self.rule == "best" or scores.shape[1] < 2:
             return best
         error = scores[best].std(ddof=1) / np.sqrt(scores.shape[1])
@@ -323,8 +335,12 @@ class IPCAESelectorCV(_BaseSelectorCV):
 
     Notes
     -----
-    In the search the scales of the columns and of a regression's targets come from
-    all rows, those of the test fold included; nothing else does.
+    In the search the scales of the columns and of a regression's targets, the weights
+    of "balanced" classes and which columns vary come from all rows, those of the test
+    fold included, and batches are drawn from the rows of all folds trained together
+    (rows that a run must not see have no weight in it). So scores differ from those of
+    single fits as two seeds do, and a little with ``n_jobs``, which decides on the
+    groups. A ``decoder`` with batch normalisation does see the rows of the test fold.
 
     Examples
     --------

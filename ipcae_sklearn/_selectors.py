@@ -183,7 +183,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Numeric data without missing values. Memory-mapped and sparse data are
-            read batch by batch; besides, up to 50 million values of some rows are
+            read batch by batch; besides, up to 10 million values of some rows are
             looked at at once where rows of the selector share a column.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
             Classes, 0/1 indicators of several labels, or values to predict. Not used
@@ -202,14 +202,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             For data or parameters that cannot be used, and when the loss becomes
             non-finite. An earlier fit is then left as it was.
         """
-        before = {name: v for name, v in vars(self).items() if name.endswith("_in_")}
+        before = self._fitted_attributes()
         try:
             self._check_parameters()
             X, y, task, sample_weight = self._check_data(X, y, sample_weight)
             rows = np.arange(X.shape[0])
             self._fit_side_by_side(X, y, task, sample_weight, [(self, rows)])
         except BaseException:
-            self._restore_input_attributes(before)
+            for name in self._fitted_attributes():
+                del self.__dict__[name]
+            self.__dict__.update(before)
             raise
         return self
 
@@ -257,11 +259,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             estimator.n_features_in_ = X.shape[1]
         return estimators
 
-    def _restore_input_attributes(self, before) -> None:
-        # validate_data has set them; a fit that fails must not leave them behind.
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        self.__dict__.update(before)
+    def _fitted_attributes(self) -> dict:
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name == "_fitted" or (name.endswith("_") and not name.startswith("_"))
+        }
 
     def _check_parameters(self) -> None:
         check_option, check_number = _parameters.check_option, _parameters.check_number
@@ -520,8 +523,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
-        per_column = len(np.unique(problem.scale)) > 1
-        unit = 1.0 if task != "reconstruction" or per_column else problem.scale[0] ** 2
+        in_units_of_X = task == "reconstruction" and self.standardize is not True
+        unit = problem.scale[0] ** 2 if in_units_of_X else 1.0
         self.task_ = task
         self.device_ = str(device)
         self.selected_indices_ = columns[order]

@@ -78,15 +78,15 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
         Share to hold out of a number of rows.
     stratify : array of shape (n,) or None
     seed : int
-        Every case draws from a generator with this seed, so that it has the rows and
-        the noise that it would have by itself.
+        Every case has the seeds drawn from it, and so the rows and the noise that it
+        would have by itself.
     """
+    # The runs' own seeds come last: more runs leave the rest as it is.
+    order_seed, split_seed, *seeds = (
+        np.random.RandomState(seed).randint(2**31 - 1, size=2 + n_init).tolist()
+    )
     cases = []
     for rows in rows_of_cases:
-        # The runs' own seeds come last: more runs leave the rest as it is.
-        order_seed, split_seed, *seeds = (
-            np.random.RandomState(seed).randint(2**31 - 1, size=2 + n_init).tolist()
-        )
         labels = None if stratify is None else stratify[rows]
         train, held_out = split_rows(len(rows), fraction(len(rows)), labels, split_seed)
         cases.append((rows[train], rows[held_out]))

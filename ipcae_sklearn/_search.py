@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -11,7 +10,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -80,10 +79,8 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         _parameters.check_option("rule", self.rule, ("best", "1se"))
         _parameters.check_option("refit", self.refit, (True, False))
         selector = clone(self._selector())
-        if not isinstance(selector.random_state, Integral):
-            # One seed for all groups of runs, whatever process they are trained in.
-            random_state = check_random_state(selector.random_state)
-            selector.set_params(random_state=random_state.randint(2**31 - 1))
+        # One seed for all groups of runs, whatever process they are trained in.
+        selector.set_params(random_state=selector._integer_seed())
         ks = self._check_ks()
         data = selector._check_search(X, y, sample_weight)
         classes = data[2] == "classification"

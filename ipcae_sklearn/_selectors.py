@@ -251,13 +251,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         ``data`` is what :meth:`_check_search` returned.
         """
         X, y, task, sample_weight = data
-        estimators = [clone(self).set_params(k=k) for k, _ in cases]
-        rows_of_cases = [rows for _, rows in cases]
-        pairs = list(zip(estimators, rows_of_cases, strict=True))
+        pairs = [(clone(self).set_params(k=k), rows) for k, rows in cases]
         self._fit_side_by_side(X, y, task, sample_weight, pairs)
-        for estimator in estimators:
+        for estimator, _ in pairs:
             estimator.n_features_in_ = X.shape[1]
-        return estimators
+        return [estimator for estimator, _ in pairs]
 
     def _fitted_attributes(self) -> dict:
         return {
@@ -358,9 +356,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
             _check_several_classes(None if stratify is None else stratify[rows])
-        seed = self.random_state
-        if not isinstance(seed, Integral):
-            seed = check_random_state(seed).randint(2**31 - 1)
         weights = self._row_weights(y, sample_weight)
         runs = plan_runs(
             ks,
@@ -369,12 +364,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             self.n_init,
             self._resolve_fraction,
             stratify,
-            seed,
+            self._integer_seed(),
         )
         if len(cases) == 1 or runs.weights is None:
             return runs, 1.0
         n_own = float(np.mean(np.count_nonzero(runs.weights, axis=1)))
         return runs, len(runs.train_rows) / n_own
+
+    def _integer_seed(self) -> int:
+        """``random_state`` if it is an integer, else one drawn from it."""
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return check_random_state(self.random_state).randint(2**31 - 1)
 
     def _resolve_k(self, n_features: int) -> int:
         k = _parameters.resolve_k(self.k, n_features)

@@ -243,8 +243,9 @@ def squared_error(output: Tensor, target: Tensor) -> Tensor:
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of each row: (r, b, m), class indices (b,) -> (r, b)."""
-    index = target.expand(output.shape[:2]).unsqueeze(-1)
-    return output.logsumexp(-1) - output.gather(-1, index).squeeze(-1)
+    target = target.expand(output.shape[:2])
+    losses = F.cross_entropy(output.flatten(0, 1), target.flatten(), reduction="none")
+    return losses.view_as(target)
 
 
 def binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:

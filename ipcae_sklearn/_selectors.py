@@ -53,6 +53,7 @@ from ipcae_sklearn._problem import (
     Runs,
     columns_in_use,
     complete,
+    improve,
     one_scale,
     plan_runs,
     warn_if_few_dominate,
@@ -478,6 +479,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 seeds=runs.seeds,
                 columns=everything,
                 complete=add_columns,
+                improve=partial(improve, rows, target, runs),
                 on_epoch=reporter,
             )
 

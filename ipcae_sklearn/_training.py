@@ -106,9 +106,10 @@ class NonFiniteLossError(ValueError):
     """The loss became infinite or NaN."""
 
 
-# A row has converged when its column is this probable: a second draw at
-# temperature 0 would very likely pick the same one.
-CONVERGED_PROBABILITY = 0.9
+# A row is sure of a column that is this probable: a second draw would very likely pick
+# the same one. The rows of a run are sure when all of them but one in 20 are.
+SURE_PROBABILITY = 0.9
+_UNSURE_SHARE = 0.05
 
 
 class _Noise:
@@ -205,10 +206,11 @@ class _Keeper:
             {name: [] for name in HISTORY} for _ in model.k
         ]
         self.converged = np.ones(len(model.k), dtype=bool)
-        self.begin_phase()
 
-    def begin_phase(self) -> None:
+    def begin_phase(self, *, keep_best: bool) -> None:
+        """Start anew to look for a stall; keep the best model or the last one."""
         n_runs = len(self.histories)
+        self.keep_best = keep_best
         self.reference = np.full(n_runs, np.inf)
         self.n_stalled = np.zeros(n_runs, dtype=int)
         self.stopped = np.zeros(n_runs, dtype=bool)
@@ -220,15 +222,17 @@ class _Keeper:
             for i, selection in enumerate(selections)
         ]
 
-    def end_epoch(self, values, selection, may_stop, last: bool) -> None:
-        """Record the values (r,) of an epoch, keep what is better, stop who is done."""
+    def end_epoch(self, values, selection, *, done, may_stop) -> None:
+        """Record the values (r,) of an epoch and keep what is better.
+
+        Runs stop that are ``done``, and those that have stalled if they ``may_stop``.
+        """
         monitored = values["validation_loss" if self.validates else "train_loss"]
-        ending = self._stalled(monitored) & may_stop | last
+        ending = self._stalled(monitored) & may_stop | done
         for i in np.flatnonzero(~self.stopped):
             for name in HISTORY:
                 self.histories[i][name].append(float(values[name][i]))
-            # Without held-out rows there is no telling: the last model is kept.
-            if monitored[i] < self.kept[i].loss if self.validates else ending[i]:
+            if monitored[i] < self.kept[i].loss if self.keep_best else ending[i]:
                 state = self.model.run_state(i)
                 self.kept[i] = RunResult(selection(i), float(monitored[i]), state)
         self.stopped |= ending
@@ -248,9 +252,13 @@ class _Keeper:
             if kept.selection.n_unique == k:
                 continue
             columns = _complete_rows(logits[i, :k], partial(complete, i))
-            # The loss was that of other columns; the decoder has yet to learn them.
-            kept.selection = replace(kept.selection, columns=columns)
-            kept.loss = np.inf
+            self.change(i, columns)
+
+    def change(self, i: int, columns: np.ndarray) -> None:
+        """Give run i other columns, which its decoder has yet to learn."""
+        kept = self.kept[i]
+        kept.selection = replace(kept.selection, columns=columns)
+        kept.loss = np.inf
 
     def restore(self) -> None:
         """Put the kept states back into the model."""
@@ -273,14 +281,19 @@ def train(
     seeds: Sequence[int],
     columns: Sequence[np.ndarray] | None = None,
     complete: Callable[[int, np.ndarray, int], np.ndarray] | None = None,
+    improve: Callable[[int, np.ndarray], np.ndarray] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
 ) -> list[RunResult]:
     """Train the r runs of a model side by side.
 
     The search trains selector and decoder with relaxed selections at a falling
-    temperature. Then the tuning trains the decoder alone, at a rate that falls to
-    zero, on the distinct columns that the search ended with. A run that stops before
-    the others waits for them; its result is the one it would have without them.
+    temperature, until the rows have settled on their columns. Then the tuning trains
+    the decoder alone, at a rate that falls to zero, on the distinct columns that the
+    search ended with. A run that stops before the others waits for them; its result is
+    the one it would have without them.
+
+    Without a tuning the search goes on to its end, and the model of the lowest loss on
+    the held-out rows is kept.
 
     Parameters
     ----------
@@ -299,6 +312,10 @@ def train(
         ``complete(i, columns, k)`` adds columns to those that run i has, until there
         are k. Used before the tuning, in place of the most probable distinct columns,
         for rows that prefer a column another row prefers, too.
+    improve : callable, optional
+        ``improve(i, columns)`` proposes columns in place of those that run i has. The
+        decoder is tuned on these, too, and on the held-out rows it shows which are
+        better; so without such rows nothing is proposed.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase.
@@ -314,19 +331,27 @@ def train(
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
+    untrained = [model.decoder.run_state(i) for i in range(len(model.k))]
     if columns is None:
         keeper.start_with([Selection(np.arange(k), 0) for k in model.k])
         _search(model, batches, loss, options, seeds, keeper, on_epoch)
     else:
         keeper.start_with([Selection(c, len(c)) for c in columns])
-    if options.tuning_iter and next(model.decoder.parameters(), None) is not None:
-        keeper.restore()
-        if complete is not None:
+    if _tunes(model, options):
+        if columns is None and complete is not None:
+            keeper.restore()
             keeper.repair(complete)
-        keeper.begin_phase()
+        if columns is None and improve is not None and batches.has_validation:
+            _improve(model, batches, loss, options, keeper, untrained, improve)
+        keeper.restore()
         _tune(model, batches, loss, options, keeper, on_epoch)
     keeper.restore()
     return _with_findings(keeper.results(), model, batches, loss)
+
+
+def _tunes(model, options) -> bool:
+    has_parameters = next(model.decoder.parameters(), None) is not None
+    return options.tuning_iter > 0 and has_parameters
 
 
 def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
@@ -334,6 +359,8 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
     noise = _make_noise(model, options, seeds, batches.seed)
     optimizer = _optimizer(model, options)
     n_steps = options.max_iter * batches.n_train_batches
+    tunes = _tunes(model, options)
+    keeper.begin_phase(keep_best=batches.has_validation and not tunes)
 
     def temperature(step):
         schedule = options.temperature_schedule
@@ -348,27 +375,78 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
         values = {"train_loss": _descend(losses, optimizer, epoch)}
         with torch.no_grad():
             logits = model.logits().detach()
-        description, converged = _describe(logits, model.row_mask)
-        keeper.converged = np.where(keeper.stopped, keeper.converged, converged)
+        description, sure = _describe(logits, model.row_mask)
+        keeper.converged = np.where(keeper.stopped, keeper.converged, sure)
+        # Rows that are sure of the same column may yet part.
+        settled = sure & (description["unique_fraction"] == 1)
         selection = cache(partial(_selection, logits, model.k))
-        values["validation_loss"] = _validate(model, batches, loss, selection)
+        columns = _padded([selection(i).columns for i in range(len(model.k))], model)
+        values["validation_loss"] = _validate(model, batches, loss, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         last = bool(on_epoch(epoch, values)) or epoch == options.max_iter - 1
-        keeper.end_epoch(values, selection, converged | options.early_stopping, last)
+        keeper.end_epoch(
+            values,
+            selection,
+            done=settled & tunes | last,
+            may_stop=sure | options.early_stopping,
+        )
         if keeper.stopped.all():
             break
 
 
 def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
     """Train the decoder alone, on columns that stay as they are."""
-    optimizer = _optimizer(model, options)
-    n_steps = options.tuning_iter * batches.n_train_batches
+    keeper.begin_phase(keep_best=batches.has_validation)
     selection = [kept.selection for kept in keeper.kept].__getitem__
-    columns = _padded_columns(selection, model.row_mask)
     with torch.no_grad():
         description, _ = _describe(model.logits(), model.row_mask)
     description["temperature"] = np.full(len(model.k), np.nan)
+    columns = _padded([selection(i).columns for i in range(len(model.k))], model)
+    epochs = _tuning_epochs(model, batches, loss, options, columns)
+    for epoch, train_loss in enumerate(epochs, options.max_iter):
+        values = {"train_loss": train_loss}
+        values["validation_loss"] = _validate(model, batches, loss, columns)
+        values |= description
+        last = epoch == options.max_iter + options.tuning_iter - 1
+        last = bool(on_epoch(epoch, values)) or last
+        keeper.end_epoch(values, selection, done=last, may_stop=options.early_stopping)
+        if keeper.stopped.all():
+            break
+
+
+def _improve(model, batches, loss, options, keeper, untrained, improve) -> None:
+    """Change the columns of runs to those proposed, where these are the better ones.
+
+    The trained decoder knows the columns that were searched for. So both have to prove
+    themselves with a new one.
+    """
+    found = [kept.selection.columns for kept in keeper.kept]
+    proposed = [improve(i, columns) for i, columns in enumerate(found)]
+    if all(set(a) == set(b) for a, b in zip(found, proposed, strict=True)):
+        return
+    before, after = (
+        _trial(model, batches, loss, options, untrained, columns)
+        for columns in (found, proposed)
+    )
+    for i in np.flatnonzero(after < before):
+        keeper.change(i, proposed[i])
+
+
+def _trial(model, batches, loss, options, decoders, columns) -> np.ndarray:
+    """Loss (r,) on the held-out rows of new decoders trained on the columns."""
+    for i, state in enumerate(decoders):
+        model.decoder.load_run_state(i, state)
+    columns = _padded(columns, model)
+    for _ in _tuning_epochs(model, batches, loss, options, columns):
+        pass
+    return _validate(model, batches, loss, columns)
+
+
+def _tuning_epochs(model, batches, loss, options, columns) -> Iterator[np.ndarray]:
+    """Train the decoder on columns (r, k); yield the loss (r,) of each epoch."""
+    optimizer = _optimizer(model, options)
+    n_steps = options.tuning_iter * batches.n_train_batches
 
     def losses(epoch):
         first = epoch * batches.n_train_batches
@@ -379,23 +457,13 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
             yield _hard_loss(model, batch, loss, columns)
 
     for epoch in range(options.tuning_iter):
-        number = options.max_iter + epoch
-        values = {"train_loss": _descend(losses(epoch), optimizer, number)}
-        values["validation_loss"] = _validate(model, batches, loss, selection)
-        values |= description
-        last = bool(on_epoch(number, values))
-        last = last or epoch == options.tuning_iter - 1
-        keeper.end_epoch(values, selection, options.early_stopping, last)
-        if keeper.stopped.all():
-            break
+        yield _descend(losses(epoch), optimizer, options.max_iter + epoch)
 
 
 @torch.no_grad()
 def _with_findings(results, model, batches, loss) -> list[RunResult]:
     """Add to each result what its probabilities and its columns' importances are."""
-    columns = _padded_columns(
-        [r.selection for r in results].__getitem__, model.row_mask
-    )
+    columns = _padded([result.selection.columns for result in results], model)
     model.eval()
     added = _ablate(model, batches.sample(), loss, columns).cpu().numpy()
     probabilities = torch.softmax(model.logits(), -1).cpu().numpy()
@@ -441,7 +509,7 @@ def _relaxed_loss(model, batch, loss, options, noise, temperature) -> Tensor:
     gumbel, uniform = noise.draw(*X.shape)
     hard = options.gradient == "straight_through"
     selected = select(X, logits, gumbel, temperature, hard=hard, uniform=uniform)
-    value = _mean(loss(model(selected), target), weights)
+    value = _training_mean(loss(model(selected), target), weights)
     if options.diversity:
         value = value - options.diversity * generalized_jsd(logits, model.row_mask)
     return value
@@ -449,9 +517,23 @@ def _relaxed_loss(model, batch, loss, options, noise, temperature) -> Tensor:
 
 def _hard_loss(model, batch, loss, columns: Tensor) -> Tensor:
     """Loss (r,) of a batch with the columns (r, k)."""
-    X, target, weights = batch
+    return _training_mean(_hard_losses(model, batch, loss, columns), batch[2])
+
+
+def _hard_losses(model, batch, loss, columns: Tensor) -> Tensor:
+    """Loss of each row with the columns (r, k): (r, b)."""
+    X, target, _ = batch
     selected = X[:, columns].transpose(0, 1)  # (b, r, k) -> (r, b, k)
-    return _mean(loss(model(selected), target), weights)
+    return loss(model(selected), target)
+
+
+def _training_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Weighted mean over the rows, (r, b) -> (r,), unbiased over the batches.
+
+    The weights are 1 in the mean over all rows. Divided by their sum in the batch
+    instead, rare rows of a large weight would count for too little.
+    """
+    return (losses if weights is None else losses * weights).mean(-1)
 
 
 def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
@@ -481,18 +563,18 @@ def _descend(losses: Iterator[Tensor], optimizer, epoch: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _validate(model, batches, loss, selection) -> np.ndarray:
+def _validate(model, batches, loss, columns) -> np.ndarray:
     """Loss (r,) on the held-out rows with hard selections; NaN without such rows."""
     n_runs = len(model.k)
     if not batches.has_validation:
         return np.full(n_runs, np.nan)
-    columns = _padded_columns(selection, model.row_mask)
     total = torch.zeros(n_runs, dtype=torch.float64, device=columns.device)
     weight = torch.zeros_like(total)
     model.eval()
     for X, target, weights in batches.validation():
         batch_weight = len(X) if weights is None else weights.sum(-1)
-        total += batch_weight * _hard_loss(model, (X, target, weights), loss, columns)
+        losses = _hard_losses(model, (X, target, weights), loss, columns)
+        total += batch_weight * _mean(losses, weights)
         weight += batch_weight
     model.train()
     values = (total / weight).cpu().numpy()
@@ -505,19 +587,20 @@ def _validate(model, batches, loss, selection) -> np.ndarray:
 
 
 def _describe(logits: Tensor, row_mask: Tensor):
-    """What the history tells of the selectors, and which of them have converged."""
+    """What the history tells of the selectors, and which of them are sure."""
     log_probability, argmax = torch.log_softmax(logits, -1).max(-1)  # (r, k)
     probability = log_probability.exp()
     k = row_mask.sum(-1)
-    lowest = torch.where(row_mask, probability, 1.0).amin(-1)
     columns = torch.where(row_mask, argmax, -1).cpu().numpy()
     n_unique = np.array([len(set(row) - {-1}) for row in columns.tolist()])
+    n_unsure = ((probability < SURE_PROBABILITY) & row_mask).sum(-1)
+    sure = (n_unsure <= _UNSURE_SHARE * k).cpu().numpy()
     description = {
         "unique_fraction": n_unique / k.cpu().numpy(),
         "mean_max_probability": ((probability * row_mask).sum(-1) / k).cpu().numpy(),
         "gjsd": generalized_jsd(logits, row_mask).cpu().numpy(),
     }
-    return description, (lowest >= CONVERGED_PROBABILITY).cpu().numpy()
+    return description, sure
 
 
 def _selection(logits: Tensor, k: Sequence[int], i: int) -> Selection:
@@ -543,10 +626,9 @@ def _complete_rows(logits: Tensor, complete) -> np.ndarray:
     return columns
 
 
-def _padded_columns(selection, row_mask: Tensor) -> Tensor:
+def _padded(columns: Sequence[np.ndarray], model) -> Tensor:
     """Columns of all runs as one integer tensor (r, k); spare rows hold 0."""
-    columns = np.zeros(row_mask.shape, dtype=np.int64)
-    for i, row in enumerate(columns):
-        chosen = selection(i).columns
-        row[: len(chosen)] = chosen
-    return torch.as_tensor(columns, device=row_mask.device)
+    padded = np.zeros(model.row_mask.shape, dtype=np.int64)
+    for row, own in zip(padded, columns, strict=True):
+        row[: len(own)] = own
+    return torch.as_tensor(padded, device=model.row_mask.device)

@@ -455,7 +455,8 @@ class IPCAESelectorCV(_BaseSelectorCV):
         Whether to fit the selector to all rows with the k chosen.
     n_jobs : int or None, default=None
         Processes that train groups of runs at once, as in joblib. There are not many
-        more groups than values of k; the scores do not depend on ``n_jobs``.
+        more groups than values of k. Scores do not depend on ``n_jobs``, but for
+        rounding where workers use another number of threads.
 
     Attributes
     ----------
@@ -493,7 +494,7 @@ class IPCAESelectorCV(_BaseSelectorCV):
     >>> from sklearn.datasets import load_digits
     >>> from ipcae_sklearn import IPCAESelector, IPCAESelectorCV
     >>> X, y = load_digits(return_X_y=True)
-    >>> short = IPCAESelector(max_iter=10, learning_rate_selector=0.1, random_state=0)
+    >>> short = IPCAESelector(max_iter=20, learning_rate_selector=0.1, random_state=0)
     >>> search = IPCAESelectorCV(ks=(2, 8), estimator=short, cv=2).fit(X, y)
     >>> search.best_k_
     8

@@ -1,5 +1,6 @@
 """Feature selection with concrete autoencoders, for scikit-learn."""
 
+from ipcae_sklearn._display import KPathDisplay
 from ipcae_sklearn._greedy import greedy_columns
 from ipcae_sklearn._search import CAESelectorCV, IPCAESelectorCV
 from ipcae_sklearn._selectors import CAESelector, IPCAESelector
@@ -11,5 +12,6 @@ __all__ = [
     "CAESelectorCV",
     "IPCAESelector",
     "IPCAESelectorCV",
+    "KPathDisplay",
     "greedy_columns",
 ]

@@ -75,8 +75,8 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     ks : sequence of int
     rows_of_cases : sequence of int arrays
         Numbers of the rows that each case may see.
-    weights : ndarray of shape (n,) or None
-        Weights of all rows.
+    weights : sequence of float arrays, or None
+        Weights of each case's rows; None where all are equal.
     n_init : int
     fraction : callable
         Share to hold out of a number of rows.
@@ -89,30 +89,39 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     order_seed, split_seed, *seeds = (
         np.random.RandomState(seed).randint(2**31 - 1, size=2 + n_init).tolist()
     )
-    cases = []
+    parts = []  # places in a case's rows
     for rows in rows_of_cases:
         labels = None if stratify is None else stratify[rows]
-        train, held_out = split_rows(len(rows), fraction(len(rows)), labels, split_seed)
-        cases.append((rows[train], rows[held_out]))
-    k = [k for k in ks for _ in range(n_init)]
-    train_rows = np.unique(np.concatenate([train for train, _ in cases]))
-    validation_rows = np.unique(np.concatenate([held for _, held in cases]))
-    runs = Runs(k, seeds * len(ks), order_seed, train_rows, validation_rows)
-    if len(cases) > 1 or weights is not None:
-        n = 1 + max(rows.max() for rows in rows_of_cases)
-        weights = np.ones(n) if weights is None else weights
-        runs.weights = _weights_of([c[0] for c in cases], weights, n_init)
+        parts.append(split_rows(len(rows), fraction(len(rows)), labels, split_seed))
+    train, held_out = zip(*parts, strict=True)
+    runs = Runs(
+        k=[k for k in ks for _ in range(n_init)],
+        seeds=seeds * len(ks),
+        order_seed=order_seed,
+        train_rows=_union(rows_of_cases, train),
+        validation_rows=_union(rows_of_cases, held_out),
+    )
+    if len(parts) > 1 or weights is not None:
+        weights = weights or [np.ones(len(rows)) for rows in rows_of_cases]
+        runs.weights = _spread(rows_of_cases, train, weights, n_init)
         # Batches are drawn from the rows of all cases: 1 in the mean over these.
-        runs.weights /= runs.weights[:, train_rows].mean(axis=1, keepdims=True)
-        runs.validation_weights = _weights_of([c[1] for c in cases], weights, n_init)
+        runs.weights /= runs.weights[:, runs.train_rows].mean(axis=1, keepdims=True)
+        runs.validation_weights = _spread(rows_of_cases, held_out, weights, n_init)
     return runs
 
 
-def _weights_of(rows_of_cases, weights, n_init) -> np.ndarray:
-    """The weights of each case's rows, 0 elsewhere: (r, n)."""
-    matrix = np.zeros((len(rows_of_cases), len(weights)))
-    for own, rows in zip(matrix, rows_of_cases, strict=True):
-        own[rows] = weights[rows]
+def _union(rows_of_cases, parts) -> np.ndarray:
+    """The rows that are in the part of any case."""
+    own = [rows[part] for rows, part in zip(rows_of_cases, parts, strict=True)]
+    return np.unique(np.concatenate(own))
+
+
+def _spread(rows_of_cases, parts, weights, n_init) -> np.ndarray:
+    """The weights of the rows in each case's part, 0 elsewhere: (r, n)."""
+    n = 1 + max(rows.max() for rows in rows_of_cases)
+    matrix = np.zeros((len(parts), n))
+    for i, (rows, part) in enumerate(zip(rows_of_cases, parts, strict=True)):
+        matrix[i, rows[part]] = weights[i][part]
     return np.repeat(matrix, n_init, axis=0)
 
 

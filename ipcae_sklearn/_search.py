@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import time
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import get_tags
+from sklearn.utils import get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
+from ipcae_sklearn._data import column_statistics
+from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import CAESelector, IPCAESelector
 
 # The arrays of (k, p) float32 values that a run needs, about, and how many bytes of
-# them are worked on at once: more would not fit the caches of a processor.
+# them are worked on at once. On a CPU a run costs half in a company of five to ten and
+# hardly less in a larger one (measured up to 38 MB), so that this only bounds memory.
 _ARRAYS = 8
 _GROUP_BYTES = 2**25
+
+
+class _OfTheRefitted:
+    """An attribute of the refitted selector that the search has, too."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, search, owner=None):
+        if search is None:
+            return self
+        if "best_estimator_" not in vars(search):
+            message = f"{type(search).__name__} has no {self.name} before a refit."
+            raise AttributeError(message)
+        return getattr(search.best_estimator_, self.name)
 
 
 def _refitted_has(method):
@@ -73,39 +93,46 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            For data or parameters that cannot be used; the message names them.
+        TypeError, ValueError
+            For data or parameters that cannot be used; the message names them. An
+            earlier fit is then left as it was.
         """
         _parameters.check_option("rule", self.rule, ("best", "1se"))
         _parameters.check_option("refit", self.refit, (True, False))
-        selector = clone(self._selector())
+        selector = clone(self._check_estimator())
         # One seed for all groups of runs, whatever process they are trained in.
         selector.set_params(random_state=selector._integer_seed())
-        ks = self._check_ks()
+        ks, scorer = self._check_ks(), self._scorer(selector)
         data = selector._check_search(X, y, sample_weight)
-        classes = data[2] == "classification"
-        cv = check_cv(self.cv, data[1], classifier=classes)
-        rows = np.arange(data[0].shape[0])
-        labels = y if data[1] is None else data[1]
-        splits = [
-            (rows[np.asarray(train)], rows[np.asarray(test)])
-            for train, test in cv.split(data[0], labels, groups)
-        ]
-        scores, seconds = self._cross_validate(selector, data, ks, splits)
-        self.n_splits_ = len(splits)
-        self.cv_results_ = _as_results(ks, scores, seconds)
-        self.best_index_ = self._choose(ks, scores)
-        self.best_k_ = ks[self.best_index_]
-        self.best_params_ = {"k": self.best_k_}
-        self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
+        folds = self._split(data, X, y, groups)
+        scores, *seconds = self._cross_validate(selector, ks, folds, data, scorer)
+        results = _as_results(_sizes(ks, data[0]), ks, scores, *seconds)
+        best = self._choose(ks, scores)
+        if self.refit:
+            selector.set_params(k=ks[best]).fit(X, y, sample_weight=sample_weight)
+        # Attributes are set when nothing can fail any more.
         self.__dict__.pop("best_estimator_", None)
         if self.refit:
-            self.best_estimator_ = selector.set_params(k=self.best_k_)
-            self.best_estimator_.fit(X, y, sample_weight=sample_weight)
+            self.best_estimator_ = selector
+        self.n_splits_ = len(folds)
+        self.cv_results_ = results
+        self.best_index_ = best
+        self.best_k_ = ks[best]
+        self.best_params_ = {"k": self.best_k_}
+        self.best_score_ = results["mean_test_score"][best]
         return self
 
     def _selector(self):
         return self._default() if self.estimator is None else self.estimator
+
+    def _check_estimator(self):
+        selector = self._selector()
+        if not isinstance(selector, (CAESelector, IPCAESelector)):
+            raise TypeError(
+                "estimator must be a CAESelector, an IPCAESelector or None, got "
+                f"{selector!r}."
+            )
+        return selector
 
     def _check_ks(self) -> list:
         try:
@@ -116,25 +143,53 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("ks must name at least one k.")
         return ks
 
-    def _cross_validate(self, selector, data, ks, splits):
-        """Scores and seconds of each k and fold, (n_ks, n_splits) each."""
-        cases = [(i, j) for i in range(len(ks)) for j in range(len(splits))]
-        groups = _group_cases(cases, ks, data[0].shape[1], selector, self.n_jobs)
-        scoring = None
-        if self.scoring is not None:
-            scoring = check_scoring(selector, scoring=self.scoring)
+    def _scorer(self, selector):
+        """``scoring`` as a callable (estimator, X, y)."""
+        if isinstance(self.scoring, (list, tuple, set, dict)):
+            raise ValueError(
+                "scoring must be one metric, a name or a callable: k is chosen by a "
+                f"single score. Got {self.scoring!r}."
+            )
+        return check_scoring(selector, scoring=self.scoring)
+
+    def _split(self, data, X, y, groups) -> list[_Fold]:
+        """The folds, every one of them fit to be trained on and tested."""
+        checked_X, checked_y, task, weights = data
+        classes = task == "classification"
+        cv = check_cv(self.cv, checked_y, classifier=classes)
+        labels = y if checked_y is None else checked_y
+        rows = np.arange(checked_X.shape[0])
+        splits = [
+            (rows[np.asarray(train)], rows[np.asarray(test)])
+            for train, test in cv.split(checked_X, labels, groups)
+        ]
+        if not splits:
+            raise ValueError("cv has no folds.")
+        for j, (train, test) in enumerate(splits):
+            seen = train if weights is None else train[weights[train] > 0]
+            _check_fold(j, seen, test, checked_y if classes else None)
+        return _make_folds(splits, X, y, weights)
+
+    def _cross_validate(self, selector, ks, folds, data, scorer) -> np.ndarray:
+        """Scores, seconds to fit and to score: (3, n_ks, n_folds)."""
+        groups = _group_cases(ks, [f.train for f in folds], data, selector.n_init)
+        own = self.scoring is None
         done = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_score)(
-                selector, data, [(ks[i], *splits[j]) for i, j in group], scoring
+                selector,
+                data,
+                [(ks[i], folds[j]) for i, j in group.cases],
+                group.columns,
+                scorer,
+                own,
             )
             for group in groups
         )
-        scores, seconds = np.empty((2, len(ks), len(splits)))
-        for group, (group_scores, group_seconds) in zip(groups, done, strict=True):
-            for (i, j), score in zip(group, group_scores, strict=True):
-                scores[i, j] = score
-                seconds[i, j] = group_seconds / len(group)
-        return scores, seconds
+        found = np.empty((3, len(ks), len(folds)))
+        for group, values in zip(groups, done, strict=True):
+            for (i, j), value in zip(group.cases, values, strict=True):
+                found[:, i, j] = value
+        return found
 
     def _choose(self, ks, scores) -> int:
         mean = scores.mean(axis=1)
@@ -155,30 +210,18 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.best_estimator_.get_support()
 
-    @property
-    def n_features_in_(self):
-        """Number of features seen in :meth:`fit`."""
-        return self._fitted_attribute("n_features_in_")
-
-    @property
-    def feature_names_in_(self):
-        """Names of the features, when all are strings."""
-        return self._fitted_attribute("feature_names_in_")
-
-    @property
-    def selected_indices_(self):
-        """The selected columns, (best_k_,), in increasing order."""
-        return self._fitted_attribute("selected_indices_")
-
-    @property
-    def classes_(self):
-        """The classes, where there are any."""
-        return self._fitted_attribute("classes_")
-
-    def _fitted_attribute(self, name):
-        if "best_estimator_" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no {name} before a refit.")
-        return getattr(self.best_estimator_, name)
+    n_features_in_ = _OfTheRefitted()
+    feature_names_in_ = _OfTheRefitted()
+    classes_ = _OfTheRefitted()
+    task_ = _OfTheRefitted()
+    selected_indices_ = _OfTheRefitted()
+    scores_ = _OfTheRefitted()
+    ranking_ = _OfTheRefitted()
+    importances_ = _OfTheRefitted()
+    probabilities_ = _OfTheRefitted()
+    n_unique_ = _OfTheRefitted()
+    converged_ = _OfTheRefitted()
+    history_ = _OfTheRefitted()
 
     @available_if(_refitted_has("predict"))
     def predict(self, X):
@@ -198,11 +241,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     def score(self, X, y=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
         check_is_fitted(self)
-        if self.scoring is None:
-            return self.best_estimator_.score(X, y)
-        return check_scoring(self.best_estimator_, scoring=self.scoring)(
-            self.best_estimator_, X, y
-        )
+        return self._scorer(self.best_estimator_)(self.best_estimator_, X, y)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -213,44 +252,142 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _group_cases(cases, ks, n_features, selector, n_jobs) -> list[list]:
-    """Cases to train side by side: alike in k, bounded in memory, some for each job."""
-    sizes = [min(_parameters.resolve_k(k, n_features), n_features) for k in ks]
-    most = -(-len(cases) // effective_n_jobs(n_jobs))
-    groups: list[list] = []
-    room = 0
-    for case in sorted(cases, key=lambda case: sizes[case[0]]):
-        need = _ARRAYS * 4 * sizes[case[0]] * n_features * selector.n_init
-        if not groups or need > room or len(groups[-1]) >= most:
-            groups.append([])
-            room = _GROUP_BYTES
-        groups[-1].append(case)
-        room -= need
+def _check_fold(j, train, test, y) -> None:
+    """Raise an error that names the fold unless it can be trained on and tested."""
+    if len(train) < 2 or not len(test):
+        raise ValueError(
+            f"cv leaves {len(train)} rows of positive weight to train on and "
+            f"{len(test)} to test on in fold {j}."
+        )
+    if y is not None and y.ndim == 1 and len(np.unique(y[train])) < 2:
+        raise ValueError(
+            f"cv leaves rows of one class only ({y[train][0]!r}) to train on in fold "
+            f"{j}. Use cv=StratifiedKFold(...), or a splitter that shuffles."
+        )
+
+
+@dataclass
+class _Fold:
+    """The rows to train on, and those to test on as the user passed them."""
+
+    train: np.ndarray  # their numbers
+    X_test: object
+    y_test: object
+    weights: np.ndarray | None  # of the rows to test on
+
+
+def _make_folds(splits, X, y, weights) -> list[_Fold]:
+    X, y = indexable(X, y)
+    return [
+        _Fold(
+            train,
+            _take(X, test),
+            None if y is None else _take(y, test),
+            None if weights is None else weights[test],
+        )
+        for train, test in splits
+    ]
+
+
+def _take(data, rows):
+    """Some rows of a frame, an array, a matrix or a list, as one of the same kind."""
+    if hasattr(data, "iloc"):
+        return data.iloc[rows]
+    if isinstance(data, (list, tuple)):
+        return [data[i] for i in rows]
+    try:
+        return data[rows]
+    except TypeError:  # a table of pyarrow
+        return data.take(rows)
+
+
+@dataclass
+class _Group:
+    """Cases (number of k, number of fold) to train side by side."""
+
+    cases: list[tuple[int, int]]
+    columns: np.ndarray  # numbers of those in use
+
+
+def _sizes(ks, X) -> list[int]:
+    """Numbers of features that the ks stand for."""
+    p = X.shape[1]
+    return [min(_parameters.resolve_k(k, p), p) for k in ks]
+
+
+def _group_cases(ks, trains, data, n_init) -> list[_Group]:
+    """Groups of cases alike in k and in the columns they use, the largest first.
+
+    They depend on the data, ``ks`` and the folds alone, and so do the results,
+    however many groups are trained at once. Different k are not mixed: the spare rows
+    of the smaller would cost more than is gained.
+    """
+    X, _, _, weights = data
+    sizes = _sizes(ks, X)
+    alike: dict[tuple, _Group] = {}
+    for j, train in enumerate(trains):
+        std = column_statistics(X, _weights_in(train, X.shape[0], weights)).std
+        for i, k in enumerate(sizes):
+            columns = columns_in_use(std, k)
+            key = k, columns.tobytes()
+            alike.setdefault(key, _Group([], columns)).cases.append((i, j))
+    fewest = 2 if len(alike) == 1 else 1  # for two processors to have work
+    groups = []
+    for (k, _), group in sorted(alike.items(), reverse=True):
+        n_bytes = len(group.cases) * _ARRAYS * 4 * k * len(group.columns) * n_init
+        n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES))
+        parts = [group.cases[start::n_parts] for start in range(n_parts)]
+        groups += [_Group(part, group.columns) for part in parts if part]
     return groups
 
 
-def _fit_and_score(selector, data, cases, scoring):
-    """Test score of each case (k, training rows, test rows), and the seconds of all."""
+def _weights_in(rows, n, weights) -> np.ndarray:
+    """Weights of n rows that are 0 for all but some."""
+    own = np.zeros(n)
+    own[rows] = 1 if weights is None else weights[rows]
+    return own
+
+
+def _fit_and_score(selector, data, cases, columns, scorer, own) -> list[tuple]:
+    """Test score, seconds to fit and seconds to score of each case (k, fold)."""
     started = time.perf_counter()
-    fitted = selector._fit_cases(data, [(k, train) for k, train, _ in cases])
-    X, y, _, weights = data
-    scores = []
-    for estimator, (_, _, test) in zip(fitted, cases, strict=True):
-        arguments = [X[test], None if y is None else y[test]]
-        if scoring is None:
-            own = None if weights is None else weights[test]
-            scores.append(estimator.score(*arguments, sample_weight=own))
-        else:
-            scores.append(scoring(estimator, *arguments))
-    return scores, time.perf_counter() - started
+    fitted = selector._fit_cases(data, [(k, fold.train) for k, fold in cases], columns)
+    seconds = (time.perf_counter() - started) / len(cases)
+    values = []
+    for estimator, (_, fold) in zip(fitted, cases, strict=True):
+        started = time.perf_counter()
+        score = _score(estimator, fold, scorer, own)
+        values.append((score, seconds, time.perf_counter() - started))
+    return values
 
 
-def _as_results(ks, scores, seconds) -> dict:
-    """``cv_results_`` in the layout of GridSearchCV."""
+def _score(estimator, fold, scorer, own) -> float:
+    """Score on the test rows, with their weights if it is the selector's own."""
+    target = [] if fold.y_test is None else [fold.y_test]
+    options = {"sample_weight": fold.weights} if own else {}
+    score = scorer(estimator, fold.X_test, *target, **options)
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        message = f"scoring must return a number, got {score!r}."
+        raise ValueError(message) from None
+
+
+def _as_results(sizes, ks, scores, fit_seconds, score_seconds) -> dict:
+    """``cv_results_`` in the layout of GridSearchCV, with the numbers of features."""
     mean = scores.mean(axis=1)
+    if not np.isfinite(mean).all():
+        warnings.warn(
+            f"One or more of the test scores are non-finite: {mean}",
+            UserWarning,
+            stacklevel=4,
+        )
     results = {
-        "mean_fit_time": seconds.mean(axis=1),
-        "std_fit_time": seconds.std(axis=1),
+        "mean_fit_time": fit_seconds.mean(axis=1),
+        "std_fit_time": fit_seconds.std(axis=1),
+        "mean_score_time": score_seconds.mean(axis=1),
+        "std_score_time": score_seconds.std(axis=1),
+        "n_features": np.array(sizes),
         "param_k": np.ma.array(ks, dtype=object),
         "params": [{"k": k} for k in ks],
     }
@@ -258,9 +395,17 @@ def _as_results(ks, scores, seconds) -> dict:
     results |= {
         "mean_test_score": mean,
         "std_test_score": scores.std(axis=1),
-        "rank_test_score": (mean[:, None] < mean).sum(axis=1) + 1,
+        "rank_test_score": _ranks(mean),
     }
     return results
+
+
+def _ranks(mean) -> np.ndarray:
+    """1 for the best; ties share the better rank, and NaN is the worst of all."""
+    if np.isnan(mean).all():
+        return np.ones(len(mean), dtype=np.int32)
+    mean = np.where(np.isnan(mean), np.nanmin(mean) - 1, mean)
+    return (1 + (mean[:, None] < mean).sum(axis=1)).astype(np.int32)
 
 
 class CAESelectorCV(_BaseSelectorCV):
@@ -286,7 +431,7 @@ class CAESelectorCV(_BaseSelectorCV):
 class IPCAESelectorCV(_BaseSelectorCV):
     """:class:`IPCAESelector` with k chosen by cross-validation.
 
-    Fits for all k and folds are trained side by side, as runs of one program: many
+    The fits of a k to all folds are trained side by side, as runs of one program: many
     small models cost little more than a few. Then the selector is fitted to all rows
     with the k chosen, and this object is that selector.
 
@@ -309,19 +454,22 @@ class IPCAESelectorCV(_BaseSelectorCV):
     refit : bool, default=True
         Whether to fit the selector to all rows with the k chosen.
     n_jobs : int or None, default=None
-        Processes that train groups of runs at once, as in joblib.
+        Processes that train groups of runs at once, as in joblib. There are not many
+        more groups than values of k. Scores do not depend on ``n_jobs``, but for
+        rounding where workers use another number of threads.
 
     Attributes
     ----------
     cv_results_ : dict of ndarray
-        In the layout of ``GridSearchCV``. Fit times are shares of the time of the
-        runs trained together.
+        In the layout of ``GridSearchCV``, and the number of features that each k
+        stands for as "n_features". Fit times are shares of the time of the runs
+        trained together.
     best_k_, best_score_, best_index_, best_params_
         The k chosen, its mean score, its place in ``ks``, and ``{"k": best_k_}``.
     best_estimator_ : IPCAESelector
-        The refitted selector, if ``refit``; its methods and the attributes
-        ``selected_indices_``, ``classes_``, ``n_features_in_`` and
-        ``feature_names_in_`` are at hand here, too.
+        The refitted selector, if ``refit``; its methods and attributes, such as
+        ``selected_indices_``, ``importances_`` and ``history_``, are at hand here,
+        too.
     n_splits_ : int
         Number of folds.
 
@@ -329,22 +477,24 @@ class IPCAESelectorCV(_BaseSelectorCV):
     --------
     sklearn.model_selection.GridSearchCV : Searches over any parameters, one fit after
         the other.
+    KPathDisplay : Draws the scores over k.
 
     Notes
     -----
-    In the search the scales of the columns and of a regression's targets, the weights
-    of "balanced" classes and which columns vary come from all rows, those of the test
-    fold included, and batches are drawn from the rows of all folds trained together
-    (rows that a run must not see have no weight in it). So scores differ from those of
-    single fits as two seeds do, and a little with ``n_jobs``, which decides on the
-    groups. A ``decoder`` with batch normalisation does see the rows of the test fold.
+    In the search the scales of the columns, those of a regression's targets and the
+    list of classes come from all rows, those of the test fold included; batches are
+    drawn from the rows of all folds trained together (rows that a run must not see
+    have no weight in it). So scores differ from those of single fits as two seeds do.
+    Which columns vary and the weights of "balanced" classes come from the training
+    rows of each fold. A ``decoder`` with batch normalisation does see the rows of the
+    test fold.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
     >>> from ipcae_sklearn import IPCAESelector, IPCAESelectorCV
     >>> X, y = load_digits(return_X_y=True)
-    >>> short = IPCAESelector(max_iter=10, learning_rate_selector=0.1, random_state=0)
+    >>> short = IPCAESelector(max_iter=20, learning_rate_selector=0.1, random_state=0)
     >>> search = IPCAESelectorCV(ks=(2, 8), estimator=short, cv=2).fit(X, y)
     >>> search.best_k_
     8

@@ -216,7 +216,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise
         return self
 
-    def _fit_side_by_side(self, X, y, task, sample_weight, cases) -> None:
+    def _fit_side_by_side(self, X, y, task, sample_weight, cases, columns=None) -> None:
         """Fit estimators that differ in k and in the rows they may see.
 
         Parameters
@@ -226,10 +226,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         cases : sequence of (estimator, int array)
             The estimators to fit and the numbers of the rows that each may see. The
             scales of the columns and of a regression's targets come from all rows.
+        columns : int array, optional
+            Numbers of the columns to use; those that vary, if not told.
         """
         device = resolve_device(self.device)
         ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
-        problem = self._describe_problem(X, y, task, sample_weight, ks)
+        problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
         runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
         n_own = round(len(runs.train_rows) / batch_factor)
         options = self._training_options(n_own, task)
@@ -246,16 +248,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self._check_parameters()
         return self._check_data(X, y, sample_weight)
 
-    def _fit_cases(self, data, cases) -> list:
+    def _fit_cases(self, data, cases, columns=None) -> list:
         """Clones fitted for each case (k, numbers of the rows to fit on).
 
-        ``data`` is what :meth:`_check_search` returned.
+        ``data`` is what :meth:`_check_search` returned; ``columns`` are those to use.
         """
-        X, y, task, sample_weight = data
         pairs = [(clone(self).set_params(k=k), rows) for k, rows in cases]
-        self._fit_side_by_side(X, y, task, sample_weight, pairs)
+        X, y, task, sample_weight = data
+        self._fit_side_by_side(X, y, task, sample_weight, pairs, columns)
+        names = ("n_features_in_", "feature_names_in_")
+        seen = {name: value for name, value in vars(self).items() if name in names}
         for estimator, _ in pairs:
-            estimator.n_features_in_ = X.shape[1]
+            vars(estimator).update(seen)
         return [estimator for estimator, _ in pairs]
 
     def _fitted_attributes(self) -> dict:
@@ -335,10 +339,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             sample_weight = _check_sample_weight(sample_weight, X)
         return X, y, task, sample_weight
 
-    def _describe_problem(self, X, y, task, sample_weight, ks) -> Problem:
+    def _describe_problem(self, X, y, task, sample_weight, ks, columns) -> Problem:
         """Scale the columns and encode the target."""
         statistics = column_statistics(X, sample_weight)
-        columns = columns_in_use(statistics.std, max(ks))
+        if columns is None:
+            columns = columns_in_use(statistics.std, max(ks))
         if task == "classification":
             target = encode_labels(y)
         elif task == "regression":
@@ -357,11 +362,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
             _check_several_classes(None if stratify is None else stratify[rows])
-        weights = self._row_weights(y, sample_weight)
         runs = plan_runs(
             ks,
             rows_of_cases,
-            weights,
+            self._weights_of_cases(rows_of_cases, y, sample_weight),
             self.n_init,
             self._resolve_fraction,
             stratify,
@@ -405,16 +409,25 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             warn_if_few_dominate(std, k)
         return one_scale(std)
 
-    def _row_weights(self, y, sample_weight) -> np.ndarray | None:
-        weights = sample_weight
-        if self.class_weight is not None:
-            by_class = self._weights_by_class(y)
-            weights = by_class if weights is None else weights * by_class
-        return None if weights is None else weights / weights.mean()
+    def _weights_of_cases(self, rows_of_cases, y, sample_weight) -> list | None:
+        """Weights of each case's rows; None where all are equal."""
+        if self.class_weight is None and sample_weight is None:
+            return None
+        weights = []
+        for rows in rows_of_cases:
+            own = np.ones(len(rows)) if sample_weight is None else sample_weight[rows]
+            if self.class_weight is not None:
+                own = own * self._weights_by_class(y, rows)
+            weights.append(own / own.mean())
+        return weights
 
-    def _weights_by_class(self, y) -> np.ndarray:
+    def _weights_by_class(self, y, rows) -> np.ndarray:
+        """Weights of some rows, "balanced" among these."""
+        balanced = isinstance(self.class_weight, str)
         try:
-            weights = compute_sample_weight(self.class_weight, y)
+            weights = compute_sample_weight(
+                self.class_weight, y, indices=rows if balanced else None
+            )[rows]
         except (TypeError, ValueError) as error:
             raise ValueError(f"class_weight cannot be used: {error}") from error
         if not (np.isfinite(weights).all() and weights.min() >= 0 < weights.max()):

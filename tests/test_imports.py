@@ -42,8 +42,8 @@ TABLE = {
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(
-        "_functional _modules _training _data _greedy _parameters _callbacks "
-        "_selectors",
+        "_problem _functional _modules _training _data _greedy _parameters "
+        "_callbacks _selectors",
         "joblib numpy scipy sklearn torch",
     ),
     "__init__": Allowed("_greedy _display datasets _selectors _search", ""),

@@ -1,14 +1,19 @@
 """IPCAESelectorCV: the same as a grid search, in one program."""
 
+import contextlib
+
 import numpy as np
 import pytest
+import torch
+from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ipcae_sklearn import CAESelector, CAESelectorCV, IPCAESelector, IPCAESelectorCV
-from ipcae_sklearn._search import _group_cases
+from ipcae_sklearn._search import _GROUP_BYTES, _group_cases
 from ipcae_sklearn.datasets import make_blocks, make_linear
 
 SHORT = {"max_iter": 12, "tuning_iter": 3, "learning_rate_selector": 0.2}
@@ -55,10 +60,9 @@ def test_results_are_laid_out_as_by_grid_search(digits):
     cv = StratifiedKFold(3)
     ours = IPCAESelectorCV((3, 6), estimator=selector(), cv=cv).fit(X, y)
     grid = GridSearchCV(selector(), {"k": [3, 6]}, cv=cv).fit(X, y)
-    missing = set(grid.cv_results_) - set(ours.cv_results_)
-    assert missing == {"mean_score_time", "std_score_time"}
-    for name, values in ours.cv_results_.items():
-        assert len(values) == len(grid.cv_results_[name]), name
+    assert set(ours.cv_results_) - set(grid.cv_results_) == {"n_features"}
+    for name, values in grid.cv_results_.items():
+        assert len(values) == len(ours.cv_results_[name]), name
     assert ours.cv_results_["params"] == grid.cv_results_["params"]
     np.testing.assert_array_equal(
         ours.cv_results_["rank_test_score"], grid.cv_results_["rank_test_score"]
@@ -132,14 +136,24 @@ def test_scoring_of_the_user_is_used(digits):
 
 def test_jobs_change_nothing(digits):
     X, _ = digits
-    scores = [
-        IPCAESelectorCV((2, 4), estimator=selector(), cv=2, refit=False, n_jobs=n)
-        .fit(X)
-        .cv_results_["mean_test_score"]
-        for n in (1, 2)
-    ]
-    # Other groups of runs: the same up to rounding, which short fits do not amplify.
-    np.testing.assert_allclose(*scores, atol=0.05)
+    scores = []
+    for n_jobs in (1, 2):
+        search = IPCAESelectorCV(
+            (2, 4), estimator=selector(), cv=2, refit=False, n_jobs=n_jobs
+        )
+        with parallel_config("loky", inner_max_num_threads=1), one_thread():
+            results = search.fit(X).cv_results_
+        scores.append([results[f"split{j}_test_score"] for j in range(2)])
+    np.testing.assert_array_equal(*scores)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Torch with one thread: how sums are split over threads shows in last digits."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def test_without_refit_there_is_no_selector(digits):
@@ -168,19 +182,207 @@ def test_data_frames_are_taken(digits):
         ({"rule": "worst"}, "rule"),
         ({"refit": "yes"}, "refit"),
         ({"estimator": selector(tol=-1)}, "tol"),
+        ({"estimator": LinearRegression()}, "estimator must"),
+        ({"estimator": IPCAESelector}, "estimator must"),
+        ({"scoring": ["accuracy"]}, "scoring must"),
+        ({"scoring": {"a": "accuracy"}}, "scoring must"),
+        ({"scoring": "unknown"}, "scoring"),
+        ({"scoring": lambda *args: {"a": 1}}, "scoring must return"),
     ],
 )
 def test_bad_parameter_is_named(options, name, digits):
+    short = selector(max_iter=1, tuning_iter=0)
+    options = {"ks": (2,), "estimator": short, "cv": 2, **options}
     with pytest.raises((TypeError, ValueError), match=name):
         IPCAESelectorCV(**options).fit(*digits)
 
 
-def test_groups_of_runs_are_bounded():
-    cases = [(i, j) for i in range(3) for j in range(5)]
-    ks = (10, 20, "all")
-    groups = _group_cases(cases, ks, 10_000, IPCAESelector(), 1)
-    assert sorted(case for group in groups for case in group) == sorted(cases)
-    assert max(len(group) for group in groups) < 15
-    small = _group_cases(cases, ks, 50, IPCAESelector(), 1)
-    assert len(small) == 1
-    assert len(_group_cases(cases, ks, 50, IPCAESelector(), 2)) >= 2
+def groups_of(ks, X, trains, n_init=1, weights=None):
+    return _group_cases(ks, trains, (X, None, "reconstruction", weights), n_init)
+
+
+def test_groups_hold_every_case_once_and_are_bounded():
+    X = np.random.default_rng(0).normal(size=(20, 10_000))
+    trains = [train for train, _ in KFold(5).split(X)]
+    groups = groups_of((10, 20, "all"), X, trains)
+    cases = [case for group in groups for case in group.cases]
+    assert sorted(cases) == [(i, j) for i in range(3) for j in range(5)]
+    for group in groups:
+        assert len({i for i, _ in group.cases}) == 1
+    n_bytes = [8 * 4 * 10_000 * 20 * len(g.cases) for g in groups if g.cases[0][0] == 1]
+    assert max(n_bytes) <= _GROUP_BYTES
+    assert [len(g.cases) for g in groups if g.cases[0][0] == 2] == [1] * 5
+    restarts = groups_of((10, 20, "all"), X, trains, n_init=3)
+    assert max(len(g.cases) for g in restarts) < max(len(g.cases) for g in groups)
+
+
+def test_two_processors_have_work_where_there_are_two_cases():
+    X = np.random.default_rng(0).normal(size=(20, 5))
+    trains = [train for train, _ in KFold(5).split(X)]
+    assert len(groups_of((2,), X, trains)) == 2
+    assert len(groups_of((2, 3), X, trains)) == 2
+    assert len(groups_of((2,), X, trains[:1])) == 1
+
+
+def test_a_column_that_is_constant_in_a_fold_is_not_used_there():
+    X = np.random.default_rng(0).normal(size=(20, 5))
+    X[4:, 2] = 1.0  # varies in the first test fold only
+    trains = [train for train, _ in KFold(5).split(X)]
+    for group in groups_of((2,), X, trains):
+        folds = {j for _, j in group.cases}
+        assert (2 in group.columns) == (folds != {0})
+        assert folds == {0} or 0 not in folds
+    weights = np.ones(20)
+    weights[:4] = 0
+    (columns,) = {tuple(g.columns) for g in groups_of((2,), X, trains, 1, weights)}
+    assert columns == (0, 1, 3, 4)
+
+
+def test_another_k_changes_no_score():
+    """Not even one for which there is nothing to search."""
+    X, _ = make_blocks(n_samples=120, n_features=8, n_blocks=4, random_state=0)
+    scores = []
+    for ks in ((2, 3), (2, 3, "all")):
+        search = IPCAESelectorCV(ks, estimator=selector(), cv=3, refit=False).fit(X)
+        scores.append(search.cv_results_["mean_test_score"][:2])
+    np.testing.assert_array_equal(*scores)
+
+
+def test_balanced_weights_are_those_of_the_training_rows():
+    """Labels of the test fold have no say in the weights of the other rows."""
+    X, y = load_digits(n_class=2, return_X_y=True)
+    train = np.arange(150)
+    fits = []
+    for y_test in (y[150:], np.zeros_like(y[150:])):
+        labels = np.append(y[:150], y_test)
+        prototype = selector(class_weight="balanced")
+        data = prototype._check_search(X, labels, None)
+        cases = [(3, train), (3, np.arange(100))]
+        fits.append(prototype._fit_cases(data, cases)[0])
+    np.testing.assert_array_equal(*(f.history_["train_loss"] for f in fits))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_scoring_gets_what_the_user_passed(library, digits):
+    module = pytest.importorskip(library)
+    X, y = digits
+    make = module.table if library == "pyarrow" else module.DataFrame
+    frame = make({f"pixel {j}": X[:, j] for j in range(64)})
+    seen = []
+
+    def scoring(estimator, X_test, y_test):
+        seen.append((type(X_test), X_test.shape, list(estimator.feature_names_in_)))
+        return estimator.score(X_test, y_test)
+
+    options = {"estimator": selector(), "cv": 2, "refit": False}
+    search = IPCAESelectorCV((3,), scoring=scoring, **options).fit(frame, y)
+    names = [f"pixel {j}" for j in range(64)]
+    assert seen == [(type(frame), (350, 64), names)] * 2
+    same = IPCAESelectorCV((3,), **options).fit(frame, y)
+    assert same.best_score_ == search.best_score_
+
+
+def test_lists_are_taken(digits):
+    X, y = digits
+    options = {"estimator": selector(), "cv": 2, "refit": False}
+    lists = IPCAESelectorCV((3,), **options).fit(X.tolist(), y.tolist())
+    arrays = IPCAESelectorCV((3,), **options).fit(X, y)
+    assert lists.best_score_ == arrays.best_score_
+
+
+def test_scoring_without_a_target_is_called_as_by_grid_search(digits):
+    X, _ = digits
+    options = {"cv": 2, "scoring": lambda estimator, X_test: -estimator.k}
+    search = IPCAESelectorCV((3, 6), estimator=selector(), **options).fit(X)
+    grid = GridSearchCV(selector(), {"k": [3, 6]}, **options).fit(X)
+    assert search.best_k_ == grid.best_params_["k"] == 3
+
+
+@pytest.mark.parametrize("broken", ["refit", "scoring", "data"])
+def test_a_failing_fit_leaves_the_last_one_as_it_was(broken, digits, monkeypatch):
+    X, y = digits
+    search = IPCAESelectorCV((3,), estimator=selector(), cv=2).fit(X, y)
+    before = dict(vars(search))
+    if broken == "refit":
+        monkeypatch.setattr(IPCAESelector, "fit", lambda *args, **options: 1 / 0)
+    if broken == "scoring":
+        search.set_params(scoring=lambda *args: 1 / 0)
+    if broken == "data":
+        y = y[:-1]
+    with pytest.raises((ZeroDivisionError, ValueError)):
+        search.fit(X, y)
+    assert search.set_params(scoring=None).predict(X).shape == (700,)
+    assert {**vars(search)} == before
+
+
+def test_a_fold_of_one_class_is_named():
+    X, y = load_digits(n_class=2, return_X_y=True)
+    one, other = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+    rows = np.append(one[:100], other[:100])
+    search = IPCAESelectorCV((3,), estimator=selector(), cv=KFold(2))
+    with pytest.raises(ValueError, match=r"cv .*one class .*fold 0.*StratifiedKFold"):
+        search.fit(X[rows], y[rows])
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([], "cv has no folds"),
+        (KFold(2), "cv leaves 0 rows .* fold 0"),
+        (
+            [(np.arange(9), np.arange(9, 20)), (np.arange(9), np.arange(0))],
+            "0 to test on",
+        ),
+    ],
+)
+def test_a_fold_that_is_empty_is_named(cv, message, digits):
+    X, _ = digits
+    weights = np.arange(700) < 350
+    with pytest.raises(ValueError, match=message):
+        search = IPCAESelectorCV((3,), estimator=selector(), cv=cv)
+        search.fit(X, sample_weight=weights)
+
+
+def test_nan_scores_rank_last_and_are_warned_of(digits):
+    X, y = digits
+
+    def scoring(estimator, X_test, y_test):
+        return {2: 0.5, 3: np.nan, 4: 0.7, 5: 0.5}[estimator.k]
+
+    options = {"cv": 2, "scoring": scoring}
+    short = selector(max_iter=1, tuning_iter=0)
+    ks = (2, 3, 4, 5)
+    with pytest.warns(UserWarning, match="non-finite"):
+        search = IPCAESelectorCV(ks, estimator=short, **options).fit(X, y)
+    with pytest.warns(UserWarning, match="non-finite"):
+        grid = GridSearchCV(short, {"k": ks}, refit=False, **options).fit(X, y)
+    ranks = search.cv_results_["rank_test_score"]
+    np.testing.assert_array_equal(ranks, [2, 4, 1, 2])
+    np.testing.assert_array_equal(ranks, grid.cv_results_["rank_test_score"])
+    assert ranks.dtype == grid.cv_results_["rank_test_score"].dtype
+    assert search.best_k_ == 4
+
+
+def test_nothing_but_nan_is_an_error(digits):
+    search = IPCAESelectorCV(
+        (2,), estimator=selector(max_iter=1), cv=2, scoring=lambda *args: np.nan
+    )
+    with (
+        pytest.warns(UserWarning, match="non-finite"),
+        pytest.raises(ValueError, match="NaN for every k"),
+    ):
+        search.fit(*digits)
+
+
+def test_attributes_of_the_selector_are_at_hand(digits):
+    search = IPCAESelectorCV((3,), estimator=selector(), cv=2)
+    names = {name for name in vars(selector(k=3).fit(*digits)) if name.endswith("_")}
+    here = {name for name in names if hasattr(type(search), name)}
+    assert names - here == {"device_", "n_iter_", "restart_losses_"}
+    for name in here:
+        assert not hasattr(search, name)
+    search.fit(*digits)
+    for name in here:
+        assert getattr(search, name) is getattr(search.best_estimator_, name)
+    with pytest.raises(AttributeError, match="feature_names_in_"):
+        _ = search.feature_names_in_

@@ -836,7 +836,10 @@ class CAESelector(_BaseConcreteSelector):
         Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
         added to the objective to keep rows apart.
     max_iter : int or "auto", default="auto"
-        Epochs of the search. "auto" takes as many as make 3,000 steps, at least 20.
+        Epochs over which the temperature of the search falls. The search ends before,
+        usually after about half of them, when its rows have settled on distinct
+        columns; without a tuning it goes on to the last. "auto" takes as many as make
+        3,000 steps, at least 20.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 500 steps,
@@ -852,12 +855,14 @@ class CAESelector(_BaseConcreteSelector):
     weight_decay : float, default=0.0
         Decoupled weight decay of the decoder.
     validation_fraction : float or "auto", default="auto"
-        Share of the rows held out, stratified by class; the model with the lowest
-        loss on them is the one kept. "auto" is 0.15, and 0 with fewer than 500 rows.
-        With 0 the last model is kept.
+        Share of the rows held out, stratified by class. They decide between columns
+        before and after the local search (see Notes), on the epoch of the tuning
+        (without a tuning: of the search) whose model is kept, and between restarts.
+        "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
+        and the last model is kept.
     early_stopping : bool, default=False
-        Whether to end the search as soon as the loss has stalled. By default it ends
-        early only when every row is sure of its column, too.
+        Whether to end the search, and the tuning, as soon as the loss has stalled,
+        though rows may not be sure of their columns.
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled.
     tol : float, default=1e-4
@@ -907,7 +912,8 @@ class CAESelector(_BaseConcreteSelector):
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool
-        Whether every row gave its column a probability of 0.9 when the search ended.
+        Whether the rows, all but one in 20, gave their columns a probability of 0.9
+        when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run's kept model; the smallest is that of the selector.
     task_ : str
@@ -928,9 +934,14 @@ class CAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    Exactly k distinct columns are returned: where several rows prefer the same
-    column, the surest of them keeps it and the others get the columns that, by linear
-    regression, go best with those taken.
+    A fit has three parts. The *search* trains rows and decoder at a falling
+    temperature. Exactly k distinct columns come out of it: where several rows prefer
+    the same column, the surest of them keeps it and the others get the columns that, by
+    linear regression, go best with those taken. Then a *local search* replaces one
+    column after the other by that with which a linear regression explains more of X
+    (and of the target, in equal parts); its columns are taken if a new decoder learns
+    more from them than from those before, by the loss on the held-out rows. Last, the
+    *tuning* trains the decoder on the columns chosen.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1025,7 +1036,10 @@ class IPCAESelector(_BaseConcreteSelector):
         Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
         added to the objective to keep rows apart.
     max_iter : int or "auto", default="auto"
-        Epochs of the search. "auto" takes as many as make 3,000 steps, at least 20.
+        Epochs over which the temperature of the search falls. The search ends before,
+        usually after about half of them, when its rows have settled on distinct
+        columns; without a tuning it goes on to the last. "auto" takes as many as make
+        3,000 steps, at least 20.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 500 steps,
@@ -1041,12 +1055,14 @@ class IPCAESelector(_BaseConcreteSelector):
     weight_decay : float, default=0.0
         Decoupled weight decay of the decoder.
     validation_fraction : float or "auto", default="auto"
-        Share of the rows held out, stratified by class; the model with the lowest
-        loss on them is the one kept. "auto" is 0.15, and 0 with fewer than 500 rows.
-        With 0 the last model is kept.
+        Share of the rows held out, stratified by class. They decide between columns
+        before and after the local search (see Notes), on the epoch of the tuning
+        (without a tuning: of the search) whose model is kept, and between restarts.
+        "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
+        and the last model is kept.
     early_stopping : bool, default=False
-        Whether to end the search as soon as the loss has stalled. By default it ends
-        early only when every row is sure of its column, too.
+        Whether to end the search, and the tuning, as soon as the loss has stalled,
+        though rows may not be sure of their columns.
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled.
     tol : float, default=1e-4
@@ -1096,7 +1112,8 @@ class IPCAESelector(_BaseConcreteSelector):
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool
-        Whether every row gave its column a probability of 0.9 when the search ended.
+        Whether the rows, all but one in 20, gave their columns a probability of 0.9
+        when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run's kept model; the smallest is that of the selector.
     task_ : str
@@ -1117,9 +1134,14 @@ class IPCAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    Exactly k distinct columns are returned: where several rows prefer the same
-    column, the surest of them keeps it and the others get the columns that, by linear
-    regression, go best with those taken.
+    A fit has three parts. The *search* trains rows and decoder at a falling
+    temperature. Exactly k distinct columns come out of it: where several rows prefer
+    the same column, the surest of them keeps it and the others get the columns that, by
+    linear regression, go best with those taken. Then a *local search* replaces one
+    column after the other by that with which a linear regression explains more of X
+    (and of the target, in equal parts); its columns are taken if a new decoder learns
+    more from them than from those before, by the loss on the held-out rows. Last, the
+    *tuning* trains the decoder on the columns chosen.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

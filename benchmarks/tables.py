@@ -188,6 +188,9 @@ def with_time_to_cae(record, records):
     return record | {"reached": epoch, "sooner": own / seconds}
 
 
+SCORES = {"reconstruction": "error, 10⁻³", "classification": "accuracy, %"}
+
+
 def score_cell(records):
     """The paper's error in thousandths, or the accuracy in percent."""
     if "accuracy" in records[0]:
@@ -219,18 +222,20 @@ def paper_main(data, task):
         for method in unique(records, "method")
         for own in [of(records, method=method)]
     ]
-    score = "accuracy, %" if task == "classification" else "error, 10⁻³"
-    header = ["method", "seeds", score, "MSE", "distinct", "largest probability"]
+    header = ["method", "seeds", SCORES[task], "MSE", "distinct", "largest probability"]
     header += ["epochs to CAE's best", "times sooner than CAE", "seconds"]
     drop = header.index("MSE") if task == "classification" else None
     lines = [[c for i, c in enumerate(line) if i != drop] for line in [header, *rows]]
     return markdown(lines[0], lines[1:])
 
 
-def paper_ablation():
-    """Every setting tried on COIL-20, by how far it moves the logits in an epoch."""
-    key = {"data": "coil20", "task": "reconstruction"}
-    records = paper_records("main", **key) + paper_records("ablation", **key)
+def paper_ablation(data, task):
+    """Every setting tried, by how far it moves the logits in an epoch."""
+    key = {"data": data, "task": task}
+    ablation = paper_records("ablation", **key)
+    if not ablation:
+        return "Not run yet."
+    records = paper_records("main", **key) + ablation
     trained = [
         r | {name: np.mean(r[name]) for name in ("logit_step", "logit_epoch")}
         for r in records
@@ -251,7 +256,7 @@ def paper_ablation():
         for own in [of(trained, method=method)]
     ]
     header = ["method", "seeds", "a step moves a logit by", "an epoch by"]
-    header += ["error, 10⁻³", "distinct", "largest probability", "seconds"]
+    header += [SCORES[task], "distinct", "largest probability", "seconds"]
     return markdown(header, sorted(rows, key=lambda row: float(row[3])))
 
 
@@ -271,7 +276,8 @@ TABLES = {
         for data in ("coil20", "mice", "mice by mouse", "isolet", "mnist")
         for task in ("reconstruction", "classification")
     },
-    "paper_ablation": paper_ablation,
+    "paper_ablation": partial(paper_ablation, "coil20", "reconstruction"),
+    "paper_ablation_isolet": partial(paper_ablation, "isolet", "classification"),
     "paper_retrained": paper_retrained,
     "defaults": defaults,
     "planted": planted,

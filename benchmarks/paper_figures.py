@@ -36,7 +36,7 @@ def curves():
                 below.plot(100 * np.array(r["unique_fraction"]), **style)
         above.set(title=f"COIL-20, {task}", ylabel=f"{loss}, held-out rows")
         below.set(ylabel="distinct columns, %", xlabel="epoch")
-    axes[1, 1].legend(fontsize="small")
+    axes[1, 0].legend(fontsize="small", loc="lower right")
     return figure
 
 
@@ -51,9 +51,18 @@ def moves():
         axes.scatter(x, y, s=16, color=color, label=label)
     for r in of(records, method="CAE", seed=0) + of(records, method="IP-CAE", seed=0):
         place = np.mean(r["logit_epoch"]), 1000 * r["paper_error"]
-        axes.annotate(f"{r['method']}, as published", place, fontsize="small")
+        right = r["method"] == "IP-CAE"
+        axes.annotate(
+            f"{r['method']}, the paper's rate",
+            place,
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize="small",
+        )
     axes.set(xscale="log", xlabel="mean change of a logit in an epoch")
     axes.set(ylabel="error, 10⁻³", title="COIL-20, reconstruction")
+    axes.margins(0.12)
     axes.legend(title="logits")
     return figure
 

@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test lint format docs bench-defaults clean
+.PHONY: help demo test lint format docs bench-defaults bench-paper clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ docs: $(VENV)/.installed-docs  ## Build the documentation into docs/_build.
 
 bench-defaults: $(VENV)/.installed-bench  ## Measure the selectors on real data.
 	$(BIN)/python benchmarks/defaults.py $(ARGS)
+
+bench-paper: $(VENV)/.installed-bench  ## Reproduce the IP-CAE paper (ARGS=--quick).
+	$(BIN)/python benchmarks/paper.py $(ARGS)
 
 clean:  ## Remove what was built; the environment stays.
 	rm -rf build dist *.egg-info docs/_build examples/*.png

@@ -35,7 +35,9 @@ class Split:
     y_test: np.ndarray
 
 
-def load_split(name: str, data_home, seed: int = 0, scale: bool = True) -> Split:
+def load_split(
+    name: str, data_home, seed: int = 0, scale: bool = True, by_group: bool = True
+) -> Split:
     """The official split where there is one, else 80/20, stratified or by group.
 
     Columns are scaled to [0, 1] by the range of the training rows, unless not asked to.
@@ -47,7 +49,7 @@ def load_split(name: str, data_home, seed: int = 0, scale: bool = True) -> Split
         X_train, y_train = data.X_train, data.y_train
         X_test, y_test = data.X_test, data.y_test
     else:
-        train, test = _split_rows(data, seed)
+        train, test = _split_rows(data, seed, by_group)
         X_train, y_train = data.X[train], data.y[train]
         X_test, y_test = data.X[test], data.y[test]
     if name == "mnist":
@@ -71,9 +73,11 @@ def load_split(name: str, data_home, seed: int = 0, scale: bool = True) -> Split
     )
 
 
-def _split_rows(data, seed):
+def _split_rows(data, seed, by_group):
     rows = np.arange(len(data.X))
-    if "groups" in data:  # rows of one group are near copies: keep them together
+    if (
+        by_group and "groups" in data
+    ):  # rows of one group are near copies: keep them together
         splitter = GroupShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
         return next(splitter.split(rows, groups=data.groups))
     few_values = len(np.unique(data.y)) < 50

@@ -62,7 +62,7 @@ from ipcae_sklearn._training import RunResult, TrainingOptions, train
 
 # Steps of the search and of the tuning that "auto" asks for, in whole epochs. They
 # are what annealing needs, however many rows there are.
-_SEARCH_STEPS, _TUNING_STEPS = 3000, 500
+_SEARCH_STEPS, _TUNING_STEPS = 2000, 1000
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
 # How far a row that starts at a greedy column is ahead of all others together.
@@ -737,7 +737,9 @@ def _training_context(device, seed, global_generator: bool):
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.device("cpu"))
+        # A device context slows every call of torch: only where one has to be undone.
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         if global_generator:  # a user's module draws from it
@@ -839,10 +841,10 @@ class CAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        3,000 steps, at least 20.
+        2,000 steps, at least 20.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 500 steps,
+        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
         at least 5; 0 for none, as published.
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes the power of two nearest to the square root of
@@ -1039,10 +1041,10 @@ class IPCAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        3,000 steps, at least 20.
+        2,000 steps, at least 20.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 500 steps,
+        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
         at least 5; 0 for none, as published.
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes the power of two nearest to the square root of

@@ -380,7 +380,10 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
         # Rows that are sure of the same column may yet part.
         settled = sure & (description["unique_fraction"] == 1)
         selection = cache(partial(_selection, logits, model.k))
-        columns = _padded([selection(i).columns for i in range(len(model.k))], model)
+        columns = None
+        if batches.has_validation:
+            every = range(len(model.k))
+            columns = _padded([selection(i).columns for i in every], model)
         values["validation_loss"] = _validate(model, batches, loss, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
@@ -438,7 +441,8 @@ def _trial(model, batches, loss, options, decoders, columns) -> np.ndarray:
     for i, state in enumerate(decoders):
         model.decoder.load_run_state(i, state)
     columns = _padded(columns, model)
-    for _ in _tuning_epochs(model, batches, loss, options, columns):
+    short = replace(options, tuning_iter=-(-options.tuning_iter // 2))
+    for _ in _tuning_epochs(model, batches, loss, short, columns):
         pass
     return _validate(model, batches, loss, columns)
 
@@ -564,7 +568,7 @@ def _descend(losses: Iterator[Tensor], optimizer, epoch: int) -> np.ndarray:
 
 @torch.no_grad()
 def _validate(model, batches, loss, columns) -> np.ndarray:
-    """Loss (r,) on the held-out rows with hard selections; NaN without such rows."""
+    """Loss (r,) on the held-out rows with columns (r, k); NaN without such rows."""
     n_runs = len(model.k)
     if not batches.has_validation:
         return np.full(n_runs, np.nan)

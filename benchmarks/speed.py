@@ -45,9 +45,10 @@ def our_step(selector, p, b, outputs):
 
     def step():
         optimizer.zero_grad()
-        _relaxed_loss(
+        objective, _ = _relaxed_loss(
             model, (X, target, None), loss, options, noise, 0.5
-        ).sum().backward()
+        )
+        objective.sum().backward()
         optimizer.step()
 
     return step

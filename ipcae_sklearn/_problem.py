@@ -15,8 +15,6 @@ from ipcae_sklearn._greedy import greedy_columns
 _MOST_VALUES = 10_000_000
 # Standard deviations from the mean.
 _FURTHEST = 3.0
-# Passes of the local search over the columns; hardly any finds more in the fourth.
-_SWAP_PASSES = 3
 
 
 @dataclass
@@ -151,18 +149,11 @@ def warn_if_few_dominate(std, k: int) -> None:
         )
 
 
-def complete(rows, target, runs, i: int, columns, k: int) -> np.ndarray:
-    """The columns that run i has, and the greedy ones that go best with them."""
-    return _greedy(rows, target, runs, i, columns, k, 0)
+def go_with(rows, target, runs, i: int, columns, k: int, n_swap_passes=0):
+    """Columns of run i made up to k by greedy ones, then swapped for better ones.
 
-
-def improve(rows, target, runs, i: int, columns) -> np.ndarray:
-    """Columns of run i after a local search, each in turn replaced by a better one."""
-    return _greedy(rows, target, runs, i, columns, len(columns), _SWAP_PASSES)
-
-
-def _greedy(rows, target, runs, i, columns, k, n_swap_passes) -> np.ndarray:
-    """Greedy columns for the rows that run i trains on."""
+    Judged by linear regression on the rows that the run trains on.
+    """
     index = runs.train_rows
     if runs.weights is not None:
         index = index[runs.weights[i][index] > 0]

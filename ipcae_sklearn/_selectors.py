@@ -52,8 +52,7 @@ from ipcae_sklearn._problem import (
     Problem,
     Runs,
     columns_in_use,
-    complete,
-    improve,
+    go_with,
     one_scale,
     plan_runs,
     warn_if_few_dominate,
@@ -130,6 +129,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         n_gradient_samples=10,
         diversity=0.0,
         max_iter="auto",
+        n_swap_passes=3,
         tuning_iter="auto",
         batch_size="auto",
         learning_rate_init="auto",
@@ -159,6 +159,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.n_gradient_samples = n_gradient_samples
         self.diversity = diversity
         self.max_iter = max_iter
+        self.n_swap_passes = n_swap_passes
         self.tuning_iter = tuning_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -290,6 +291,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             check_option(name, getattr(self, name), (True, False))
         for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
             check_number(name, getattr(self, name), low=1, integer=True)
+        check_number("n_swap_passes", self.n_swap_passes, low=0, integer=True)
         for name in ("diversity", "weight_decay", "tol"):
             check_number(name, getattr(self, name), low=0)
         check_number_or = _parameters.check_number_or
@@ -398,12 +400,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return 0.15 if n >= _ROWS_TO_VALIDATE else 0.0
         return self.validation_fraction
 
+    def _standardizes(self, task) -> bool:
+        if self.standardize == "auto":
+            return task != "reconstruction"
+        return bool(self.standardize)
+
     def _resolve_scale(self, std, task, k) -> np.ndarray:
         """Divisor of each column: its own deviation, or one for all columns."""
-        per_column = self.standardize
-        if self.standardize == "auto":
-            per_column = task != "reconstruction"
-        if per_column:
+        if self._standardizes(task):
             return np.where(std == 0, 1, std)
         if task == "reconstruction":
             warn_if_few_dominate(std, k)
@@ -480,10 +484,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             everything = [np.arange(k) for k in runs.k]
         with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
-            add_columns = partial(complete, rows, target, runs)
+            greedy = partial(go_with, rows, target, runs)
+            swaps = self.n_swap_passes
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
-                start = [add_columns(i, (), k) for i, k in enumerate(runs.k)]
+                start = [greedy(i, (), k, swaps) for i, k in enumerate(runs.k)]
+
+            def propose(i, columns):
+                swapped = [greedy(i, columns, len(columns), swaps)] if swaps else []
+                return swapped if start[i] is None else [*swapped, start[i]]
+
             return train(
                 self._make_model(problem, runs, start).to(device),
                 runs.batches(rows, target, batch_size),
@@ -491,8 +501,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 options,
                 seeds=runs.seeds,
                 columns=everything,
-                complete=add_columns,
-                improve=partial(improve, rows, target, runs),
+                complete=greedy,
+                propose=propose,
                 on_epoch=reporter,
             )
 
@@ -539,7 +549,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
-        in_units_of_X = task == "reconstruction" and self.standardize is not True
+        in_units_of_X = task == "reconstruction" and not self._standardizes(task)
         unit = problem.scale[0] ** 2 if in_units_of_X else 1.0
         self.task_ = task
         self.device_ = str(device)
@@ -684,8 +694,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_is_fitted(self)
         if self.task_ == "reconstruction":
             X = self._check_features(X)
-            full = self._scaled(_dense(X))
-            outputs = self._decode(X[:, self.selected_indices_])
+            full = (_dense(X) - self._fitted.center) / self._fitted.scale
+            outputs = np.zeros_like(
+                full
+            )  # columns that were constant stay as they were
+            decoded = self._decode(X[:, self.selected_indices_])
+            outputs[:, self._fitted.columns] = decoded
             return r2_score(
                 full,
                 outputs,
@@ -699,10 +713,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
 
     def _check_features(self, X):
         return validate_data(self, X, accept_sparse="csr", reset=False)
-
-    def _scaled(self, X):
-        in_use = self._fitted.columns
-        return (X[:, in_use] - self._fitted.center[in_use]) / self._fitted.scale[in_use]
 
     def _decode_selected(self, X):
         check_is_fitted(self)
@@ -813,7 +823,8 @@ class CAESelector(_BaseConcreteSelector):
     init : {"random", "greedy"}, default="random"
         Where the rows of the selector begin: anywhere, or at the columns of
         :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten.
+        being forgotten, and where held-out rows tell that nothing better was found,
+        those columns are the result.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -842,6 +853,9 @@ class CAESelector(_BaseConcreteSelector):
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
         2,000 steps, at least 20.
+    n_swap_passes : int, default=3
+        Passes of the local search over the columns found (see Notes), 0 for none. It
+        needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
@@ -1013,7 +1027,8 @@ class IPCAESelector(_BaseConcreteSelector):
     init : {"random", "greedy"}, default="random"
         Where the rows of the selector begin: anywhere, or at the columns of
         :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten.
+        being forgotten, and where held-out rows tell that nothing better was found,
+        those columns are the result.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -1042,6 +1057,9 @@ class IPCAESelector(_BaseConcreteSelector):
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
         2,000 steps, at least 20.
+    n_swap_passes : int, default=3
+        Passes of the local search over the columns found (see Notes), 0 for none. It
+        needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
@@ -1188,6 +1206,7 @@ class IPCAESelector(_BaseConcreteSelector):
         n_gradient_samples=10,
         diversity=0.0,
         max_iter="auto",
+        n_swap_passes=3,
         tuning_iter="auto",
         batch_size="auto",
         learning_rate_init="auto",
@@ -1218,6 +1237,7 @@ class IPCAESelector(_BaseConcreteSelector):
             n_gradient_samples=n_gradient_samples,
             diversity=diversity,
             max_iter=max_iter,
+            n_swap_passes=n_swap_passes,
             tuning_iter=tuning_iter,
             batch_size=batch_size,
             learning_rate_init=learning_rate_init,

@@ -281,7 +281,7 @@ def train(
     seeds: Sequence[int],
     columns: Sequence[np.ndarray] | None = None,
     complete: Callable[[int, np.ndarray, int], np.ndarray] | None = None,
-    improve: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    propose: Callable[[int, np.ndarray], Sequence[np.ndarray]] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
 ) -> list[RunResult]:
     """Train the r runs of a model side by side.
@@ -312,10 +312,10 @@ def train(
         ``complete(i, columns, k)`` adds columns to those that run i has, until there
         are k. Used before the tuning, in place of the most probable distinct columns,
         for rows that prefer a column another row prefers, too.
-    improve : callable, optional
-        ``improve(i, columns)`` proposes columns in place of those that run i has. The
-        decoder is tuned on these, too, and on the held-out rows it shows which are
-        better; so without such rows nothing is proposed.
+    propose : callable, optional
+        ``propose(i, columns)`` returns others to take in place of the columns that run
+        i has found, as many proposals for each run. The held-out rows decide; without
+        such rows, or without a tuning, nothing is proposed.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase.
@@ -341,8 +341,8 @@ def train(
         if columns is None and complete is not None:
             keeper.restore()
             keeper.repair(complete)
-        if columns is None and improve is not None and batches.has_validation:
-            _improve(model, batches, loss, options, keeper, untrained, improve)
+        if columns is None and propose is not None and batches.has_validation:
+            _consider(model, batches, loss, options, keeper, untrained, propose)
         keeper.restore()
         _tune(model, batches, loss, options, keeper, on_epoch)
     keeper.restore()
@@ -418,22 +418,24 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
             break
 
 
-def _improve(model, batches, loss, options, keeper, untrained, improve) -> None:
-    """Change the columns of runs to those proposed, where these are the better ones.
+def _consider(model, batches, loss, options, keeper, untrained, propose) -> None:
+    """Change the columns of runs to proposed ones, where these are better.
 
-    The trained decoder knows the columns that were searched for. So both have to prove
+    The trained decoder knows the columns that were searched for. So all have to prove
     themselves with a new one.
     """
-    found = [kept.selection.columns for kept in keeper.kept]
-    proposed = [improve(i, columns) for i, columns in enumerate(found)]
-    if all(set(a) == set(b) for a, b in zip(found, proposed, strict=True)):
-        return
-    before, after = (
-        _trial(model, batches, loss, options, untrained, columns)
-        for columns in (found, proposed)
-    )
-    for i in np.flatnonzero(after < before):
-        keeper.change(i, proposed[i])
+    best = [kept.selection.columns for kept in keeper.kept]
+    proposals = [propose(i, columns) for i, columns in enumerate(best)]
+    lowest = None
+    for others in zip(*proposals, strict=True):
+        if all(set(a) == set(b) for a, b in zip(best, others, strict=True)):
+            continue
+        if lowest is None:
+            lowest = _trial(model, batches, loss, options, untrained, best)
+        value = _trial(model, batches, loss, options, untrained, others)
+        for i in np.flatnonzero(value < lowest):
+            best[i], lowest[i] = others[i], value[i]
+            keeper.change(i, others[i])
 
 
 def _trial(model, batches, loss, options, decoders, columns) -> np.ndarray:
@@ -506,22 +508,23 @@ def _optimizer(model, options) -> torch.optim.Optimizer:
     return torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
 
 
-def _relaxed_loss(model, batch, loss, options, noise, temperature) -> Tensor:
-    """Loss (r,) of a batch with relaxed selections."""
+def _relaxed_loss(model, batch, loss, options, noise, temperature):
+    """Objective (r,) and loss (r,) of a batch with relaxed selections."""
     X, target, weights = batch
     logits = model.logits()
     gumbel, uniform = noise.draw(*X.shape)
     hard = options.gradient == "straight_through"
     selected = select(X, logits, gumbel, temperature, hard=hard, uniform=uniform)
     value = _training_mean(loss(model(selected), target), weights)
-    if options.diversity:
-        value = value - options.diversity * generalized_jsd(logits, model.row_mask)
-    return value
+    if not options.diversity:
+        return value, value
+    return value - options.diversity * generalized_jsd(logits, model.row_mask), value
 
 
-def _hard_loss(model, batch, loss, columns: Tensor) -> Tensor:
-    """Loss (r,) of a batch with the columns (r, k)."""
-    return _training_mean(_hard_losses(model, batch, loss, columns), batch[2])
+def _hard_loss(model, batch, loss, columns: Tensor):
+    """Objective (r,) and loss (r,), the same here, of a batch with columns (r, k)."""
+    value = _training_mean(_hard_losses(model, batch, loss, columns), batch[2])
+    return value, value
 
 
 def _hard_losses(model, batch, loss, columns: Tensor) -> Tensor:
@@ -548,12 +551,12 @@ def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     return (losses * weights).sum(-1) / total
 
 
-def _descend(losses: Iterator[Tensor], optimizer, epoch: int) -> np.ndarray:
-    """Take an optimizer step for each loss (r,); return their mean over the epoch."""
+def _descend(losses, optimizer, epoch: int) -> np.ndarray:
+    """Take a step for each objective (r,); return the mean loss (r,) of the epoch."""
     values = []
-    for value in losses:
+    for objective, value in losses:
         optimizer.zero_grad()
-        value.sum().backward()  # runs share no parameter: the sum keeps them apart
+        objective.sum().backward()  # runs share no parameter: the sum keeps them apart
         optimizer.step()
         values.append(value.detach())
     mean = torch.stack(values).mean(0).cpu().numpy()  # waits for the device

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector
+from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
+from ipcae_sklearn.datasets import make_blocks
 
 # Short searches seldom converge, and what is tested here does not depend on it.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -1296,3 +1297,46 @@ def test_planted_columns_are_found(Selector, kind, seed):
     selector = Selector(len(relevant), n_init=4, device="cpu", random_state=seed)
     selector.fit(X, y)
     assert_array_equal(selector.selected_indices_, relevant)
+
+
+# Local search and greedy start
+
+
+@both
+@pytest.mark.parametrize("seed", range(3))
+def test_a_greedy_start_never_ends_worse_than_greedy(Selector, seed):
+    # Columns are noisy copies of 6 factors. Greedy selection finds one of each; a short
+    # search that is hot to the end forgets them, which the held-out rows tell.
+    X, blocks = make_blocks(600, 30, n_blocks=6, noise=0.3, random_state=seed)
+    assert len(set(blocks[greedy_columns(X, 6)])) == 6
+    options = {"temperature": (10, 5), "n_swap_passes": 0, "random_state": seed}
+    options |= {"max_iter": 5, "learning_rate_selector": 1.0, "tuning_iter": 40}
+    forgetful = quick(Selector, 6, **options).fit(X)
+    assert len(set(blocks[forgetful.selected_indices_])) < 6
+    started = quick(Selector, 6, init="greedy", **options).fit(X)
+    assert len(set(blocks[started.selected_indices_])) == 6
+
+
+@both
+def test_the_local_search_finds_what_the_search_missed(Selector):
+    X, blocks = make_blocks(600, 30, n_blocks=6, noise=0.3, random_state=0)
+    options = {"temperature": (10, 5), "max_iter": 5, "tuning_iter": 40}
+    with_and_without = (
+        quick(Selector, 6, n_swap_passes=n, **options).fit(X) for n in (3, 0)
+    )
+    found = [len(set(blocks[s.selected_indices_])) for s in with_and_without]
+    assert found[0] == 6 > found[1]
+
+
+@both
+def test_score_counts_columns_that_were_constant_in_training(Selector):
+    X = make_X(p=6)
+    X[:, 5] = 1.0
+    selector = longer(Selector).fit(X)
+    test = X.copy()
+    same = selector.score(test)
+    test[:, 5] = np.linspace(-3, 3, len(test))
+    assert selector.score(test) < same
+    full = selector.reconstruct(selector.transform(test))
+    expected = r2_score(test, full, multioutput="variance_weighted")
+    assert selector.score(test) == pytest.approx(expected)

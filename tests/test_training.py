@@ -204,7 +204,7 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
     noise, optimizer = _make_noise(model, options, [5], 0), _optimizer(model, options)
-    value = _relaxed_loss(model, (X, Y, None), squared_error, options, noise, 0.7)
+    value, _ = _relaxed_loss(model, (X, Y, None), squared_error, options, noise, 0.7)
     value.sum().backward()
     optimizer.step()
     torch.testing.assert_close(value.detach()[0], expected[0], rtol=1e-5, atol=1e-6)
@@ -430,6 +430,15 @@ def test_diversity_spreads_the_rows():
         fit(replace(options, diversity=d))[0].history["gjsd"][-1] for d in (0, 5)
     )
     assert diverse > plain + 0.1
+
+
+def test_the_training_loss_in_the_history_is_without_the_diversity_term():
+    # As good as no step is taken: with and without the term the losses are equal.
+    options = replace(SHORT, learning_rate=1e-9, selector_learning_rate=1e-9)
+    losses = [
+        fit(replace(options, diversity=d))[0].history["train_loss"] for d in (0, 5)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_weight_decay_shrinks_the_decoder_and_spares_the_selector():
@@ -700,6 +709,55 @@ def test_shared_columns_are_completed_before_the_tuning():
     assert second.selection.columns.tolist() == [6, 4, 1]
     # The loss of the columns before does not count any more.
     assert first.loss == first.history["validation_loss"][3:].min()
+
+
+# Proposed columns
+
+
+def wrong_start():
+    """A model whose rows stay at columns 0, 2, 3, of which none is planted."""
+    model = make_model([3], logits=DirectLogits)
+    with torch.no_grad():
+        model.logits.log_alpha.zero_()
+        model.logits.log_alpha[0, [0, 1, 2], [0, 2, 3]] = 50
+    return model
+
+
+STAY = replace(OPTIONS, max_iter=3, tuning_iter=10, selector_learning_rate=1e-6)
+
+
+@pytest.mark.parametrize(
+    "proposals", [[[1, 4, 6]], [[0, 2, 5], [1, 4, 6]], [[1, 4, 6], [0, 2, 5]]]
+)
+def test_better_columns_are_taken(proposals):
+    def propose(i, columns):
+        assert columns.tolist() == [0, 2, 3]
+        return [np.array(columns) for columns in proposals]
+
+    (result,) = fit(STAY, wrong_start(), propose=propose)
+    assert result.selection.columns.tolist() == [1, 4, 6]
+    # One search, one tuning; how the columns were compared is not part of it.
+    assert len(result.history["train_loss"]) == 1 + 10
+    assert result.loss == result.history["validation_loss"][1:].min()
+
+
+def test_worse_columns_are_not_taken():
+    X, _ = planted()
+    Y = torch.from_numpy(X[:, [0, 2]]).float()
+    batches = make_batches(data=(X, Y))
+
+    def propose(i, columns):
+        return [np.array([1, 4, 6])]
+
+    (result,) = fit(STAY, wrong_start(), batches, propose=propose)
+    assert result.selection.columns.tolist() == [0, 2, 3]
+
+
+def test_without_held_out_rows_nothing_is_proposed():
+    (result,) = fit(
+        STAY, wrong_start(), make_batches(validation=0), propose=lambda i, c: 1 / 0
+    )
+    assert result.selection.columns.tolist() == [0, 2, 3]
 
 
 def test_columns_are_distinct_without_complete():

@@ -36,13 +36,19 @@ class Split:
 
 
 def load_split(
-    name: str, data_home, seed: int = 0, scale: bool = True, by_group: bool = True
+    name: str,
+    data_home,
+    seed: int = 0,
+    *,
+    scale: bool = True,
+    by_group: bool = True,
+    mnist_rows: int = 10_000,
 ) -> Split:
     """The official split where there is one, else 80/20, stratified or by group.
 
     Columns are scaled to [0, 1] by the range of the training rows, unless not asked to.
-    MNIST is cut to the first 10,000 training rows (drawn at random in the original
-    order of the set). Missing values are replaced by the training rows' median.
+    MNIST is cut to its first training rows (drawn at random in the original order of
+    the set). Missing values are replaced by the training rows' median.
     """
     data = load_benchmark(name, data_home=data_home)
     if "X_train" in data:
@@ -53,7 +59,7 @@ def load_split(
         X_train, y_train = data.X[train], data.y[train]
         X_test, y_test = data.X[test], data.y[test]
     if name == "mnist":
-        X_train, y_train = X_train[:10_000], y_train[:10_000]
+        X_train, y_train = X_train[:mnist_rows], y_train[:mnist_rows]
     X_train, X_test = X_train.astype(np.float64), X_test.astype(np.float64)
     if np.isnan(X_train).any() or np.isnan(X_test).any():
         imputer = SimpleImputer(strategy="median").fit(X_train)

@@ -1305,27 +1305,27 @@ def test_planted_columns_are_found(Selector, kind, seed):
 @both
 @pytest.mark.parametrize("seed", range(3))
 def test_a_greedy_start_never_ends_worse_than_greedy(Selector, seed):
-    # Columns are noisy copies of 6 factors. Greedy selection finds one of each; a short
-    # search that is hot to the end forgets them, which the held-out rows tell.
-    X, blocks = make_blocks(600, 30, n_blocks=6, noise=0.3, random_state=seed)
-    assert len(set(blocks[greedy_columns(X, 6)])) == 6
+    # Columns are noisy copies of 10 factors. Greedy selection finds one of each; a
+    # short search that is hot to the end forgets them, which the held-out rows tell.
+    X, blocks = make_blocks(600, 60, n_blocks=10, noise=0.3, random_state=seed)
+    assert len(set(blocks[greedy_columns(X, 10)])) == 10
     options = {"temperature": (10, 5), "n_swap_passes": 0, "random_state": seed}
     options |= {"max_iter": 5, "learning_rate_selector": 1.0, "tuning_iter": 40}
-    forgetful = quick(Selector, 6, **options).fit(X)
-    assert len(set(blocks[forgetful.selected_indices_])) < 6
-    started = quick(Selector, 6, init="greedy", **options).fit(X)
-    assert len(set(blocks[started.selected_indices_])) == 6
+    forgetful = quick(Selector, 10, **options).fit(X)
+    assert len(set(blocks[forgetful.selected_indices_])) < 10
+    started = quick(Selector, 10, init="greedy", **options).fit(X)
+    assert len(set(blocks[started.selected_indices_])) == 10
 
 
 @both
 def test_the_local_search_finds_what_the_search_missed(Selector):
-    X, blocks = make_blocks(600, 30, n_blocks=6, noise=0.3, random_state=0)
+    X, blocks = make_blocks(600, 60, n_blocks=10, noise=0.3, random_state=0)
     options = {"temperature": (10, 5), "max_iter": 5, "tuning_iter": 40}
     with_and_without = (
-        quick(Selector, 6, n_swap_passes=n, **options).fit(X) for n in (3, 0)
+        quick(Selector, 10, n_swap_passes=n, **options).fit(X) for n in (3, 0)
     )
     found = [len(set(blocks[s.selected_indices_])) for s in with_and_without]
-    assert found[0] == 6 > found[1]
+    assert found[0] == 10 > found[1]
 
 
 @both

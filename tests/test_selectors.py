@@ -438,7 +438,7 @@ CHANGES = [
     ("max_iter", {}, 7),
     ("tuning_iter", {}, 0),
     ("tuning_iter", {}, 5),
-    ("batch_size", {}, 30),
+    ("batch_size", {}, 20),
     ("learning_rate_init", {}, 0.02),
     ("learning_rate_selector", {}, 0.2),
     ("weight_decay", {}, 10.0),

@@ -22,8 +22,6 @@ _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
 _EVALUATION_BYTES = 2**26  # of its float32 values, if a training batch is smaller
-_MAPPED_BYTES = 2**26  # of a memory-mapped file, before its pages are let go
-_READ_AROUND = 2**16  # bytes that the system maps around a place that is read
 
 
 def resolve_device(device) -> torch.device:
@@ -54,11 +52,11 @@ def _chunks(shape) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
 
 
-def _memory_map(X) -> mmap.mmap | None:
-    """The memory-mapped file that an array is a view of, if it is one."""
-    while isinstance(X, np.ndarray):
+def _memory_map(X) -> np.memmap | None:
+    """The memory-mapped array that X is or is a view of."""
+    while isinstance(X, np.ndarray) and not isinstance(X.base, mmap.mmap):
         X = X.base
-    return X if isinstance(X, mmap.mmap) else None
+    return X if isinstance(X, np.memmap) else None
 
 
 def is_memory_mapped(X) -> bool:
@@ -66,36 +64,23 @@ def is_memory_mapped(X) -> bool:
     return _memory_map(X) is not None
 
 
-class _MappedPages:
-    """Lets go of the pages of a memory-mapped file once some rows have been read.
+def _let_go(X) -> None:
+    """Let go of the pages of a memory-mapped file that have been read.
 
-    The system would count all that was ever read as memory of this process. What is
-    let go stays in the system's cache of files as long as there is room.
+    The system would count all that was ever read as memory of this process. It keeps
+    the pages in its cache of files as long as there is room.
     """
-
-    def __init__(self, X):
-        self.map = _memory_map(X) if hasattr(mmap, "MADV_DONTNEED") else None
-        self.n_bytes = 0
-        while self.map is not None and not isinstance(X, np.memmap):
-            X = X.base
-        # Changes to a copy-on-write map are held in its pages alone.
-        if getattr(X, "mode", "c") == "c":
-            self.map = None
-
-    def read(self, block) -> None:
-        self.n_bytes += block.nbytes + _READ_AROUND * len(block)
-        if self.map is not None and self.n_bytes >= _MAPPED_BYTES:
-            self.map.madvise(mmap.MADV_DONTNEED)
-            self.n_bytes = 0
+    mapped = _memory_map(X)
+    # Changes to a copy-on-write map ("c") are held in its pages alone.
+    if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
 
 
 def _blocks(X) -> Iterator[tuple[slice, np.ndarray]]:
     """Chunks of rows of a dense array, as they are."""
-    pages = _MappedPages(X)
     for rows in _chunks(X.shape):
-        block = X[rows]
-        yield rows, block
-        pages.read(block)
+        yield rows, X[rows]
+        _let_go(X)
 
 
 def check_finite(X, names=None) -> None:
@@ -230,7 +215,6 @@ class Rows:
             X = X.tocsr() if all_columns else X.tocsr()[:, columns]
             self.columns = slice(None)
         self.X = X
-        self.pages = _MappedPages(X)
         self.center, self.scale = center, scale
         self.device = device
         self.n_features = len(center)
@@ -260,13 +244,13 @@ class Rows:
         taken = torch.empty(shape, device=self.device, dtype=torch.float32)
         for rows in _chunks(shape):
             taken[rows] = self._scaled(self.X[index[rows]])
+            _let_go(self.X)
         return taken
 
     def _scaled(self, block) -> Tensor:
         """Float32 rows, computed in float64."""
         if scipy.sparse.issparse(block):
             block = block.toarray()
-        self.pages.read(block)
         scaled = np.empty((len(block), self.n_features), dtype=np.float32)
         np.divide(block[:, self.columns] - self.center, self.scale, out=scaled)
         return torch.from_numpy(scaled).to(self.device)

@@ -19,7 +19,6 @@ _MOST_VALUES, _FEWEST_ROWS = 10_000_000, 1000
 # float64.
 _GREEDY_VALUES = 2_000_000
 _VALUES_AT_ONCE = 2**20  # float32, while the columns are screened
-_SKETCH = 30  # columns that stand for all of them, while these are screened
 
 
 @dataclass
@@ -146,8 +145,7 @@ def warn_if_few_dominate(std, k: int) -> None:
 def complete(rows, target, runs, i: int, columns, k: int) -> np.ndarray:
     """The columns that run i has, and the greedy ones that go best with them.
 
-    Of many rows some are looked at, of many columns those that say most, each by
-    itself, of what the columns at hand leave unexplained.
+    Of many rows and columns some are looked at.
     """
     index, weights = _rows_to_look_at(runs, i, rows.n_features)
     start = np.asarray(columns, dtype=np.intp)
@@ -155,9 +153,7 @@ def complete(rows, target, runs, i: int, columns, k: int) -> np.ndarray:
     most = max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // len(index))
     candidates = np.arange(rows.n_features)
     if most < rows.n_features:
-        score = _scores(rows, index, Y, weights, start)
-        score[start] = np.inf
-        candidates = np.sort(np.argpartition(-score, most)[:most])
+        candidates = _screen(rows, index, Y, weights, start, most)
     X = _read_columns(rows, index, candidates)
     start = np.searchsorted(candidates, start)
     chosen = greedy_columns(X, k, target=Y, sample_weight=weights, start=start)
@@ -182,16 +178,27 @@ def _target_matrix(target, index) -> np.ndarray | None:
     return np.eye(target.n_outputs)[y] if target.loss == "cross_entropy" else y
 
 
-def _scores(rows, index, Y, weights, start) -> np.ndarray:
-    """Of each column, what it explains of the part of Y that ``start`` leaves (p,).
+def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
+    """About ``most`` columns in order, those of ``start`` among them.
 
-    Some of the columns stand for Y where there is none.
+    Half are the best for the target, each by itself. They may all say the same, so
+    the others, and all if there is no target, are evenly spread.
     """
-    some = np.linspace(0, rows.n_features - 1, _SKETCH).astype(int)
-    Y = _read_columns(rows, index, some) if Y is None else Y.reshape(len(index), -1)
+    best, n_spread = start, most
+    if Y is not None:
+        n_spread = most // 2
+        score = _scores(rows, index, Y, weights, start)
+        best = np.argpartition(-score, n_spread)[:n_spread]
+    spread = np.linspace(0, rows.n_features - 1, n_spread).astype(int)
+    return np.unique(np.concatenate([start, best, spread]))
+
+
+def _scores(rows, index, Y, weights, start) -> np.ndarray:
+    """Of each column, what it explains of the part of Y that ``start`` leaves (p,)."""
+    Y = Y.reshape(len(index), -1)
     root = np.ones((len(index), 1)) if weights is None else np.sqrt(weights)[:, None]
     known = np.column_stack([np.ones(len(index)), _read_columns(rows, index, start)])
-    left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y)[0])
+    left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y, rcond=None)[0])
     products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)
     norms = np.zeros(rows.n_features, dtype=np.float32)
     for part, X in _parts(rows, index):

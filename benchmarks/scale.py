@@ -3,9 +3,10 @@
 A linear target of 50 planted columns. One quantity grows at a time: the columns p, the
 rows n (a memory-mapped file, and a sparse matrix with 1 % of its values), the selected
 features k, or the runs r; and DEXTER is a text set of sparse counts. Each case has a
-process and one thread of its own. Its peak is the most memory resident in the fit,
-less what was resident before it, when the data were there. Where a search would take
-too long it has the epochs that ``max_iter`` says, and will not have found its columns.
+process and one thread of its own (Linux only). Its peak is the most memory resident in
+the fit, less what was resident before it, when the data were there. Where a search would
+take too long it has the epochs that ``max_iter`` says, and will not have found its
+columns.
 
 ``python benchmarks/scale.py`` appends to ``results/scale.jsonl`` and goes on where it
 was stopped.
@@ -13,7 +14,6 @@ was stopped.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -64,7 +64,7 @@ def all_cases():
 
 def quick_cases():
     for own in all_cases():
-        small = own["n"] <= 10**4 and own["p"] <= 10**4 and own["k"] * own["r"] <= 100
+        small = own["n"] <= 10**4 and own["p"] < 10**4 and own["k"] * own["r"] <= 100
         if (
             small
             and own["method"] == "IPCAESelector"
@@ -138,11 +138,11 @@ def measure(own, folder, data_home):
     torch.set_num_threads(1)
     X, y, relevant, test = read_data(own, folder, data_home)
     warm_up()
-    before = resident_bytes()
+    before = resident_bytes("VmRSS")
     started = time.perf_counter()
     columns, figures = FIT.get(own["method"], fit_selector)(own, X, y)
     figures["seconds"] = time.perf_counter() - started
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = resident_bytes("VmHWM") - before
     figures |= {"peak_mb": peak / 2**20, "data_mb": n_bytes(X) / 2**20}
     figures["arrays"] = peak / (4 * own["k"] * own["p"] * own["r"])
     if "steps" in figures:
@@ -183,9 +183,13 @@ def warm_up():
     greedy_columns(X, 5, target=y)
 
 
-def resident_bytes():
-    n_pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return n_pages * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(kind):
+    """Memory of this process (Linux); "VmHWM" is the most it has been.
+
+    The ``ru_maxrss`` of getrusage would begin at that of the process that started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(kind))
 
 
 def n_bytes(X):

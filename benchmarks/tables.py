@@ -1,8 +1,8 @@
 """Tables of the documentation, from the committed results.
 
 ``python benchmarks/tables.py`` rewrites what stands between ``<!-- name:begin -->`` and
-``<!-- name:end -->`` in README.md and docs/benchmarks.md; with ``--check`` it only says
-whether that would change anything.
+``<!-- name:end -->`` in README.md, docs/benchmarks.md and docs/scale.md; with
+``--check`` it only says whether that would change anything.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = tuple(ROOT / n for n in ("README.md", "docs/benchmarks.md", "docs/scale.md"))
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -130,6 +131,54 @@ def time_to_quality():
     return markdown([*header, "distinct before repair"], rows)
 
 
+def scale(study):
+    """Cost of a fit against the quantity that the study is named after."""
+    varied = {"dexter": "p"}.get(study, study)
+    header = [varied, "selector", "seconds", "steps", "ms a step", "grows as"]
+    header += ["data (MB)", "peak above (MB)", "in (r, k, p) arrays"]
+    header += ["accuracy" if study == "dexter" else "planted found"]
+    rows, last = [], {}
+    for r in [r for r in read("scale") if r["study"] == study]:
+        name = scaled_name(r)
+        before, last[name] = last.get(name), r
+        rows.append(
+            [
+                f"{r[varied]:,}",
+                name,
+                f"{r['seconds']:.1f}",
+                f"{r['steps']:,}" if "steps" in r else "–",
+                cell([r], "step_ms", 1),
+                exponent(before, r, varied),
+                f"{r['data_mb']:.0f}",
+                f"{r['peak_mb']:.0f}",
+                f"{r['arrays']:.0f}",
+                cell([r], "accuracy" if study == "dexter" else "recovered", 2),
+            ]
+        )
+    order = list(last)
+    rows.sort(key=lambda row: order.index(row[1]))
+    return markdown(header, rows)
+
+
+def scaled_name(record):
+    method = f"`{record['method']}`"
+    if record["data"] in ("memmap", "csr"):
+        method += f", {record['data']}"
+    parameters = record["parameters"]
+    if record["study"] == "p" and parameters:
+        method += ", " + ", ".join(f"{k}={v!r}" for k, v in parameters.items())
+    return method
+
+
+def exponent(before, record, varied):
+    """The power of the varied quantity with which the time of a step has grown."""
+    if before is None:
+        return "–"
+    key = "step_ms" if "step_ms" in record else "seconds"
+    growth = np.log(record[key] / before[key])
+    return f"{varied}^{growth / np.log(record[varied] / before[varied]):.2f}"
+
+
 def measured_on():
     machines = {
         (
@@ -151,6 +200,7 @@ TABLES = {
     "planted": planted,
     "speed": speed,
     "time_to_quality": time_to_quality,
+    **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "dexter")},
     "measured_on": measured_on,
 }
 

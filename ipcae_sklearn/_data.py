@@ -21,7 +21,7 @@ from torch import Tensor
 _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
-_EVALUATION_BYTES = 2**26  # of its float32 values, if a training batch is smaller
+_EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 
 
 def resolve_device(device) -> torch.device:

@@ -18,8 +18,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs" / "benchmarks.md",
-    ROOT / "docs" / "paper.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "paper", "scale")),
 )
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -133,6 +132,54 @@ def time_to_quality():
             )
     header = ["data", "protocol", "test score", "seconds", "faster than the paper's"]
     return markdown([*header, "distinct before repair"], rows)
+
+
+def scale(study):
+    """Cost of a fit against the quantity that the study is named after."""
+    varied = {"dexter": "p"}.get(study, study)
+    header = [varied, "selector", "seconds", "steps", "ms a step", "grows as"]
+    header += ["data (MB)", "peak above (MB)", "in (r, k, p) arrays"]
+    header += ["accuracy" if study == "dexter" else "planted found"]
+    rows, last = [], {}
+    for r in [r for r in read("scale") if r["study"] == study]:
+        name = scaled_name(r)
+        before, last[name] = last.get(name), r
+        rows.append(
+            [
+                f"{r[varied]:,}",
+                name,
+                f"{r['seconds']:.1f}",
+                f"{r['steps']:,}" if "steps" in r else "–",
+                cell([r], "step_ms", 1),
+                exponent(before, r, varied),
+                f"{r['data_mb']:.0f}",
+                f"{r['peak_mb']:.0f}",
+                f"{r['arrays']:.0f}",
+                cell([r], "accuracy" if study == "dexter" else "recovered", 2),
+            ]
+        )
+    order = list(last)
+    rows.sort(key=lambda row: order.index(row[1]))
+    return markdown(header, rows)
+
+
+def scaled_name(record):
+    method = f"`{record['method']}`"
+    if record["data"] in ("memmap", "csr"):
+        method += f", {record['data']}"
+    parameters = record["parameters"]
+    if record["study"] == "p" and parameters:
+        method += ", " + ", ".join(f"{k}={v!r}" for k, v in parameters.items())
+    return method
+
+
+def exponent(before, record, varied):
+    """The power of the varied quantity with which the time of a step has grown."""
+    if before is None:
+        return "–"
+    key = "step_ms" if "step_ms" in record else "seconds"
+    growth = np.log(record[key] / before[key])
+    return f"{varied}^{growth / np.log(record[varied] / before[varied]):.2f}"
 
 
 def measured_on():
@@ -283,6 +330,7 @@ TABLES = {
     "planted": planted,
     "speed": speed,
     "time_to_quality": time_to_quality,
+    **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "dexter")},
     "measured_on": measured_on,
 }
 

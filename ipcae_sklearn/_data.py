@@ -6,6 +6,7 @@ scaled; targets become tensors and predictions become targets again.
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import scipy.sparse
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.sparsefuncs import mean_variance_axis
 from torch import Tensor
 
-_CHUNK_BYTES = 2**25  # of float64 values worked on at once
-_EVALUATION_ROWS = 1024  # in a batch that needs no gradient
+_CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
+_RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
+_EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
+_EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 
 
 def resolve_device(device) -> torch.device:
@@ -43,47 +45,81 @@ def resolve_device(device) -> torch.device:
     return resolved
 
 
-def _chunks(X) -> Iterator[slice]:
+def _chunks(shape) -> Iterator[slice]:
     """Slices of rows that are small enough to be worked on in float64."""
-    n, p = X.shape
-    size = max(1, _CHUNK_BYTES // (8 * max(p, 1)))
+    n, p = shape
+    size = max(1, int(_CHUNK_BYTES // (8 * max(p, 1))))
     return (slice(start, start + size) for start in range(0, n, size))
+
+
+def _memory_map(X) -> np.memmap | None:
+    """The memory-mapped array that X is or is a view of."""
+    while isinstance(X, np.ndarray) and not isinstance(X.base, mmap.mmap):
+        X = X.base
+    return X if isinstance(X, np.memmap) else None
 
 
 def is_memory_mapped(X) -> bool:
     """Whether an array is a view of a memory-mapped file."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap):
-            return True
-        X = X.base
-    return False
+    return _memory_map(X) is not None
+
+
+def _let_go(X) -> None:
+    """Let go of the pages of a memory-mapped file that have been read.
+
+    The system would count all that was ever read as memory of this process. It keeps
+    the pages in its cache of files as long as there is room.
+    """
+    mapped = _memory_map(X)
+    # Changes to a copy-on-write map ("c") are held in its pages alone.
+    if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+
+
+def _blocks(X) -> Iterator[tuple[slice, np.ndarray]]:
+    """Chunks of rows of a dense array, as they are."""
+    for rows in _chunks(X.shape):
+        yield rows, X[rows]
+        _let_go(X)
 
 
 def check_finite(X, names=None) -> None:
     """Raise an error that names the first column with NaN or infinite values."""
     if X.dtype.kind != "f":
         return
-    values = X.tocsc().data[:, np.newaxis] if scipy.sparse.issparse(X) else X
+    values = X.data[:, np.newaxis] if scipy.sparse.issparse(X) else X
     # The sum of a chunk is finite if its values are, at a fraction of the cost.
     with np.errstate(over="ignore", invalid="ignore"):
         bad = any(
-            not np.isfinite(values[rows].sum(dtype=np.float64))
-            and not np.isfinite(values[rows]).all()
-            for rows in _chunks(values)
+            not np.isfinite(block.sum(dtype=np.float64))
+            and not np.isfinite(block).all()
+            for _, block in _blocks(values)
         )
-    if not bad:
-        return
-    for j in range(X.shape[1]):
-        column = X[:, [j]].toarray() if scipy.sparse.issparse(X) else X[:, j]
-        for kind, wrong in (("NaN", np.isnan), ("infinity", np.isinf)):
-            if count := int(wrong(column).sum()):
-                name = j if names is None else repr(str(names[j]))
-                raise ValueError(
-                    f"Input X contains {kind} in column {name} ({count} of "
-                    f"{X.shape[0]} rows). Impute it, for instance with "
-                    "sklearn.impute.SimpleImputer in front of the selector in a "
-                    "Pipeline, or drop the column."
-                )
+    if bad:
+        _raise_for_first_column(X, names)
+
+
+def _raise_for_first_column(X, names):
+    j = _first_bad_column(X)
+    name = j if names is None else repr(str(names[j]))
+    column = X[:, [j]].toarray() if scipy.sparse.issparse(X) else X[:, j]
+    kind, wrong = "NaN", np.isnan(column)
+    if not wrong.any():
+        kind, wrong = "infinity", np.isinf(column)
+    raise ValueError(
+        f"Input X contains {kind} in column {name} ({wrong.sum()} of {X.shape[0]} "
+        "rows). Impute it, for instance with sklearn.impute.SimpleImputer in front of "
+        "the selector in a Pipeline, or drop the column."
+    )
+
+
+def _first_bad_column(X) -> int:
+    if scipy.sparse.issparse(X):
+        return X.tocoo(copy=False).col[~np.isfinite(X.data)].min()
+    finite = np.ones(X.shape[1], dtype=bool)
+    for _, block in _blocks(X):
+        finite &= np.isfinite(block).all(axis=0)
+    return int(np.argmin(finite))
 
 
 @dataclass(frozen=True)
@@ -100,31 +136,54 @@ def column_statistics(X, weights=None) -> ColumnStatistics:
     Columns are divided by their largest value on the way, so that squares of very
     large and very small values neither overflow nor vanish.
     """
-    n = X.shape[0]
+    n, p = X.shape
     share = np.full(n, 1 / n) if weights is None else weights / weights.sum()
     if scipy.sparse.issparse(X):
-        return _sparse_statistics(X, share)
-    mean, largest = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    for rows in _chunks(X):
-        mean += share[rows] @ X[rows].astype(np.float64)
-        np.maximum(largest, np.abs(X[rows].astype(np.float64)).max(0), out=largest)
+        return _sparse_statistics(X.tocsr(), share)
+    mean, largest = np.zeros(p), np.zeros(p)
+    for rows, block in _blocks(X):
+        values = block.astype(np.float64)
+        mean += share[rows] @ values
+        np.maximum(largest, np.abs(values, out=values).max(0), out=largest)
     largest[largest == 0] = 1
-    variance = np.zeros(X.shape[1])
-    for rows in _chunks(X):
-        variance += share[rows] @ ((X[rows] - mean) / largest) ** 2
+    variance = np.zeros(p)
+    for rows, block in _blocks(X):
+        values = block.astype(np.float64)
+        values -= mean
+        values /= largest
+        variance += share[rows] @ np.square(values, out=values)
     std = _standard_deviation(variance, mean / largest, n)
     return ColumnStatistics(mean, std * largest)
 
 
 def _sparse_statistics(X, share) -> ColumnStatistics:
-    n = X.shape[0]
-    largest = abs(X.astype(np.float64)).max(axis=0).toarray().ravel()
+    n, p = X.shape
+    mean, largest = np.zeros(p), np.zeros(p)
+    stored, n_stored = np.zeros(p), np.zeros(p)  # share and number of stored values
+    for values, columns, weight in _entries(X, share):
+        mean += np.bincount(columns, weight * values, minlength=p)
+        stored += np.bincount(columns, weight, minlength=p)
+        n_stored += np.bincount(columns[weight > 0], minlength=p)
+        np.maximum.at(largest, columns, np.abs(values))
     largest[largest == 0] = 1
-    scaled = scipy.sparse.csr_matrix(X @ scipy.sparse.diags_array(1 / largest))
-    mean, variance = mean_variance_axis(scaled, 0, weights=share * n)
-    return ColumnStatistics(
-        mean * largest, _standard_deviation(variance, mean, n) * largest
-    )
+    # Counted, because shares add up to 1 but for rounding.
+    zeros = np.where(n_stored == np.count_nonzero(share), 0, 1 - stored)
+    variance = np.maximum(zeros, 0) * (mean / largest) ** 2
+    for values, columns, weight in _entries(X, share):
+        scaled = (values - mean[columns]) / largest[columns]
+        variance += np.bincount(columns, weight * scaled**2, minlength=p)
+    std = _standard_deviation(variance, mean / largest, n)
+    return ColumnStatistics(mean, std * largest)
+
+
+def _entries(X, share) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Chunks of the stored values of a CSR matrix, their columns and rows' shares."""
+    n = X.shape[0]
+    for rows in _chunks((n, X.nnz / n)):
+        chunk = X[rows]
+        chunk.sum_duplicates()
+        weight = np.repeat(share[rows], np.diff(chunk.indptr))
+        yield chunk.data.astype(np.float64), chunk.indices, weight
 
 
 def _standard_deviation(variance, mean, n):
@@ -136,8 +195,8 @@ def _standard_deviation(variance, mean, n):
 class Rows:
     """Rows of X as float32 tensors, centred and scaled.
 
-    In-memory dense data are put on the device whole; sparse and memory-mapped data,
-    and data that the device has no room for, are read batch by batch.
+    Dense data in memory are copied to the device whole, unless that takes too much
+    memory. Those, sparse and memory-mapped data are read batch by batch.
 
     Parameters
     ----------
@@ -153,7 +212,8 @@ class Rows:
         all_columns = len(columns) == X.shape[1]
         self.columns = slice(None) if all_columns else columns
         if scipy.sparse.issparse(X):
-            X, self.columns = X.tocsr()[:, self.columns], slice(None)
+            X = X.tocsr() if all_columns else X.tocsr()[:, columns]
+            self.columns = slice(None)
         self.X = X
         self.center, self.scale = center, scale
         self.device = device
@@ -163,11 +223,12 @@ class Rows:
     def _on_device(self) -> Tensor | None:
         if scipy.sparse.issparse(self.X) or is_memory_mapped(self.X):
             return None
+        n_bytes = 4 * self.X.shape[0] * self.n_features
+        by_rows = self.X.strides[0] >= self.X.strides[1]  # else a row is slow to read
+        if self.device.type == "cpu" and by_rows and n_bytes > _RESIDENT_BYTES:
+            return None
         try:
-            shape = (self.X.shape[0], self.n_features)
-            resident = torch.empty(shape, device=self.device, dtype=torch.float32)
-            for rows in _chunks(self.X):
-                resident[rows] = self._scaled(self.X[rows])
+            return self._read(np.arange(self.X.shape[0]))
         except torch.cuda.OutOfMemoryError:
             warnings.warn(
                 f"X does not fit on {self.device} and is read batch by batch, which "
@@ -175,19 +236,33 @@ class Rows:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return None
-        return resident
+        return None
 
-    def _scaled(self, rows) -> Tensor:
-        scaled = (rows[:, self.columns] - self.center) / self.scale
-        return torch.from_numpy(scaled.astype(np.float32)).to(self.device)
+    def _read(self, index: np.ndarray) -> Tensor:
+        """Rows of the given numbers, a chunk at a time."""
+        shape = (len(index), self.n_features)
+        taken = torch.empty(shape, device=self.device, dtype=torch.float32)
+        for rows in _chunks(shape):
+            taken[rows] = self._scaled(self.X[index[rows]])
+            _let_go(self.X)
+        return taken
+
+    def _scaled(self, block) -> Tensor:
+        """Float32 rows, computed in float64."""
+        if scipy.sparse.issparse(block):
+            block = block.toarray()
+        scaled = np.empty((len(block), self.n_features), dtype=np.float32)
+        np.divide(block[:, self.columns] - self.center, self.scale, out=scaled)
+        return torch.from_numpy(scaled).to(self.device)
 
     def take(self, index: Tensor) -> Tensor:
         """Rows of the given numbers: (b,) -> (b, p)."""
         if self.resident is not None:
             return self.resident[index]
-        rows = self.X[index.cpu().numpy()]
-        return self._scaled(rows.toarray() if scipy.sparse.issparse(rows) else rows)
+        if not is_memory_mapped(self.X):
+            return self._read(index.cpu().numpy())
+        index, order = index.sort()  # a file is read forwards
+        return self._read(index.cpu().numpy())[order.argsort()]
 
 
 class TrainingBatches:
@@ -249,7 +324,7 @@ class TrainingBatches:
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""
-        for index in self.validation_index.split(_EVALUATION_ROWS):
+        for index in self.validation_index.split(self._evaluation_rows()):
             yield self._batch(index, self.validation_weights)
 
     def sample(self):
@@ -258,7 +333,12 @@ class TrainingBatches:
             index, weights = self.validation_index, self.validation_weights
         else:
             index, weights = self.train_index, self.weights
-        return self._batch(index[:_EVALUATION_ROWS], weights)
+        return self._batch(index[: self._evaluation_rows()], weights)
+
+    def _evaluation_rows(self) -> int:
+        """Rows of a batch that needs no gradient, no larger than there is room for."""
+        affordable = _EVALUATION_BYTES // (4 * self.rows.n_features)
+        return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
 
 
 def split_rows(n: int, fraction: float, stratify, random_state):

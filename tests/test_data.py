@@ -1,6 +1,9 @@
 """From arrays to batches: statistics, splits, targets, errors that name a column."""
 
+import re
+import tracemalloc
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ipcae_sklearn import _data
+from ipcae_sklearn import _data, _problem
 from ipcae_sklearn._data import (
     Rows,
     TrainingBatches,
@@ -21,6 +24,8 @@ from ipcae_sklearn._data import (
     resolve_task,
     split_rows,
 )
+from ipcae_sklearn._problem import Runs, go_with
+from ipcae_sklearn.datasets import make_blocks, make_linear
 
 CPU = torch.device("cpu")
 FORMATS = {
@@ -41,9 +46,24 @@ def sparse_like(n=40, p=6, seed=0):
     return X
 
 
+def encode_nothing(X):
+    return _data.Target("squared_error", X.shape[1])
+
+
 def weighted_statistics(X, weights):
     mean = np.average(X, axis=0, weights=weights)
     return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+
+
+def peak_bytes(function):
+    """The most that arrays made by a function take at a time."""
+    tracemalloc.start()
+    try:
+        kept = function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        del kept
 
 
 # Devices
@@ -119,6 +139,21 @@ def test_bad_value_in_a_later_chunk_is_found(monkeypatch):
     X[-1, -1] = np.nan
     with pytest.raises(ValueError, match="NaN in column 5"):
         check_finite(X)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_sparse_values_are_checked_where_they_are(form):
+    X = FORMATS[form](scipy.sparse.random(20_000, 100, 0.5, random_state=0))
+    assert peak_bytes(lambda: check_finite(X)) < X.data.nbytes / 4
+
+
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_bad_column_of_wide_sparse_data_is_found(form):
+    X = scipy.sparse.coo_array(
+        ([1, np.nan, np.inf], ([0, 1, 2], [3, 400_000, 300_000])), (3, 500_000)
+    )
+    with pytest.raises(ValueError, match="infinity in column 300000"):
+        check_finite(FORMATS[form](X))
 
 
 def test_integers_are_finite():
@@ -208,6 +243,30 @@ def test_chunks_do_not_change_the_statistics(monkeypatch):
     assert_allclose(chunked.std, whole.std, rtol=1e-12)
 
 
+def test_sparse_column_is_constant_if_it_is_where_rows_are_seen():
+    X = np.array([[0.1, 0], [0.1, 0], [0, 0.1], [0.1, 0]])
+    weights = np.array([0.3, 0.3, 0, 0.1])
+    statistics = column_statistics(scipy.sparse.csr_array(X), weights)
+    assert_array_equal(statistics.std, 0)
+    assert_allclose(statistics.mean, [0.1, 0])
+
+
+def test_values_stored_in_parts_are_added_up():
+    data, columns = np.array([1.0, 2, 3, 4]), np.array([1, 1, 0, 1])
+    X = scipy.sparse.csr_array((data, columns, np.array([0, 2, 4])))
+    statistics = column_statistics(X)
+    assert_allclose(statistics.mean, [1.5, 3.5])
+    assert_allclose(statistics.std, [1.5, 0.5])
+    assert_array_equal(X.data, [1, 2, 3, 4])  # the user's own are as they were
+
+
+@pytest.mark.parametrize("shape", [(50_000, 100), (500, 10_000)])
+@pytest.mark.parametrize("form", ["dense", "csr"])
+def test_statistics_take_a_bounded_memory(form, shape):
+    X = FORMATS[form](np.ones(shape, dtype=np.float32))  # in float64 40 MB
+    assert peak_bytes(lambda: column_statistics(X)) < 8 * 2**20
+
+
 # Rows
 
 
@@ -241,6 +300,79 @@ def test_only_dense_arrays_in_memory_are_kept_on_the_device(tmp_path):
     assert make_rows(X).resident is not None
     assert make_rows(scipy.sparse.csr_matrix(X)).resident is None
     assert make_rows(memory_mapped(X, tmp_path)).resident is None
+
+
+def test_a_large_array_is_not_copied(monkeypatch):
+    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 4 * 40 * 6 - 1)
+    X = sparse_like()
+    assert make_rows(X).resident is None
+    assert make_rows(X, np.arange(5)).resident is not None
+    assert make_rows(np.asfortranarray(X)).resident is not None  # rows lie apart
+
+
+@pytest.mark.parametrize("form", ["dense", "csr", "memmap"])
+def test_rows_read_by_batch_equal_those_kept(form, tmp_path, monkeypatch):
+    X = sparse_like()
+    index = torch.tensor([39, 2, 17, 2, 0, 31, 30, 1])
+    expected = make_rows(X).take(index)
+    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 0)
+    monkeypatch.setattr(_data, "_CHUNK_BYTES", 8 * 6 * 3)  # 3 rows of 6 columns
+    array = memory_mapped(X, tmp_path) if form == "memmap" else FORMATS[form](X)
+    rows = make_rows(array)
+    assert rows.resident is None
+    assert torch.equal(rows.take(index), expected)
+
+
+def test_a_batch_is_read_in_a_bounded_memory(monkeypatch):
+    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 0)
+    X = np.ones((64, 50_000), dtype=np.float32)
+    rows = make_rows(X)
+    # The batch itself is torch's, which is not counted; a row takes 0.4 MB.
+    assert peak_bytes(lambda: rows.take(torch.arange(64))) < 5 * 2**20
+
+
+def test_a_memory_map_is_read_forwards(tmp_path):
+    read = []
+
+    class Watched(np.memmap):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    X = memory_mapped(np.arange(12.0).reshape(6, 2), tmp_path)
+    rows = make_rows(X.view(Watched))
+    taken = rows.take(torch.tensor([4, 1, 5, 1]))
+    assert_array_equal(read[0], [1, 1, 4, 5])
+    assert_array_equal(taken[:, 0] / 4 - 1, [4, 1, 5, 1])
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="needs Linux to count pages"
+)
+def test_pages_of_a_memory_map_are_let_go(tmp_path):
+    X = memory_mapped(np.ones((2000, 1000)), tmp_path)
+
+    def resident_kilobytes():
+        maps = Path("/proc/self/smaps").read_text()
+        return int(re.search(rf"{tmp_path}.*?Rss: *(\d+)", maps, re.DOTALL)[1])
+
+    X.sum()
+    assert resident_kilobytes() > 10_000  # of 16,000
+    check_finite(X)
+    assert resident_kilobytes() < 1000
+    X.sum()
+    make_rows(X).take(torch.arange(100))
+    assert resident_kilobytes() < 1000
+
+
+def test_changes_to_a_copy_on_write_map_stay(tmp_path):
+    np.save(tmp_path / "X.npy", np.zeros((3, 2)))
+    X = np.load(tmp_path / "X.npy", mmap_mode="c")
+    X[1] = 7
+    check_finite(X)
+    column_statistics(X)
+    make_rows(X).take(torch.arange(3))
+    assert_array_equal(X[1], 7)
 
 
 def test_rows_are_centred_in_float64():
@@ -342,6 +474,19 @@ def test_validation_has_each_held_out_row_once(monkeypatch):
     assert row_numbers([batches.sample()]) == [[0, 1]]
 
 
+def test_evaluation_takes_as_many_rows_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 3 * 2 * 4)  # 3 rows of 2 columns
+    batches = make_batches(n_validation=8, batch_size=1)
+    assert [len(rows) for rows in row_numbers(batches.validation())] == [3, 3, 2]
+    assert row_numbers([batches.sample()]) == [[0, 1, 2]]
+    # There is room for a training batch in any case.
+    batches = make_batches(n_validation=8, batch_size=5)
+    assert [len(rows) for rows in row_numbers(batches.validation())] == [5, 3]
+    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 1)
+    batches = make_batches(n_validation=2, batch_size=1)
+    assert row_numbers(batches.validation()) == [[0], [1]]
+
+
 def test_sample_is_of_training_rows_if_none_are_held_out():
     weights = torch.ones(1, 23)
     batches = make_batches(n_validation=0, weights=weights)
@@ -349,6 +494,70 @@ def test_sample_is_of_training_rows_if_none_are_held_out():
     X, _, sampled = batches.sample()
     assert len(X) == 23
     assert torch.equal(sampled, weights)
+
+
+# Greedy columns of wide data
+
+
+def complete_columns(X, target, columns, k, weights=None):
+    statistics = column_statistics(X)
+    scale = np.where(statistics.std == 0, 1, statistics.std)
+    rows = Rows(X, np.arange(X.shape[1]), statistics.mean, scale, CPU)
+    nothing = np.arange(0)
+    runs = Runs([k], [0], 0, np.arange(len(X)), nothing, weights)
+    return go_with(rows, target, runs, 0, columns, k)
+
+
+@pytest.fixture
+def few_candidates(monkeypatch):
+    """Screen the columns until about 44 of them are left."""
+    monkeypatch.setattr(_problem, "_GREEDY_VALUES", 2000)
+    monkeypatch.setattr(_problem, "_VALUES_AT_ONCE", 5000)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_relevant_columns_of_wide_data_are_found(task, few_candidates):
+    X, y, relevant = make_linear(400, 2000, 4, task=task, random_state=0)
+    target = encode_values(y) if task == "regression" else encode_labels(y)
+    found = complete_columns(X, target, (), 4)
+    assert set(found) == set(relevant)
+
+
+def test_columns_at_hand_stay_first_and_are_not_found_again(few_candidates):
+    X, y, relevant = make_linear(400, 2000, 4, random_state=0)
+    X[:, 7] = X[:, relevant[0]]  # nothing is left for it to say
+    start = np.array([relevant[0], 1999])
+    found = complete_columns(X, encode_values(y), start, 5)
+    assert_array_equal(found[:2], start)
+    assert set(found[2:]) == set(relevant[1:])
+
+
+def test_blocks_of_wide_data_without_a_target_are_found(few_candidates):
+    X, block = make_blocks(300, 1000, 5, random_state=0)
+    found = complete_columns(X, encode_nothing(X), (), 5)
+    assert len(np.unique(block[found])) >= 4
+
+
+def test_rows_of_weight_zero_are_not_looked_at(few_candidates):
+    X, y, relevant = make_linear(400, 2000, 4, random_state=0)
+    y[300:] = 100 * X[300:, 5]
+    weights = np.repeat([1.0, 0.0], [300, 100])
+    target = encode_values(y, weights)
+    found = complete_columns(X, target, (), 4, weights[np.newaxis])
+    assert set(found) == set(relevant)
+
+
+def test_greedy_columns_of_wide_data_take_a_bounded_memory():
+    X, y, relevant = make_linear(300, 50_000, 5, random_state=0)
+    found = None
+
+    def find():
+        nonlocal found
+        found = complete_columns(X.astype(np.float32), encode_values(y), (), 5)
+
+    # In float64 all of X would take 120 MB, five times: 600 MB.
+    assert peak_bytes(find) < 180 * 2**20
+    assert set(found) == set(relevant)
 
 
 # Splits

@@ -475,7 +475,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         """About the square root of the rows, so that epochs grow slower than they."""
         if self.batch_size != "auto":
             return min(int(self.batch_size), n_train)
-        return min(n_train, int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256)))
+        if n_train <= 64:
+            return n_train
+        return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
 
     def _train(self, problem, runs, options, device, batch_size, reporter):
         """Train runs side by side; a list of their results."""
@@ -861,8 +863,8 @@ class CAESelector(_BaseConcreteSelector):
         found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
         at least 5; 0 for none, as published.
     batch_size : int or "auto", default="auto"
-        Rows of a batch. "auto" takes the power of two nearest to the square root of
-        the number of rows, between 32 and 256.
+        Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
+        nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target.
@@ -1065,8 +1067,8 @@ class IPCAESelector(_BaseConcreteSelector):
         found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
         at least 5; 0 for none, as published.
     batch_size : int or "auto", default="auto"
-        Rows of a batch. "auto" takes the power of two nearest to the square root of
-        the number of rows, between 32 and 256.
+        Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
+        nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target.

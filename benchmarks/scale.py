@@ -4,9 +4,9 @@ A linear target of 50 planted columns. One quantity grows at a time: the columns
 rows n (a memory-mapped file, and a sparse matrix with 1 % of its values), the selected
 features k, or the runs r; and DEXTER is a text set of sparse counts. Each case has a
 process and one thread of its own (Linux only). Its peak is the most memory resident in
-the fit, less what was resident before it, when the data were there. Where a search would
-take too long it has the epochs that ``max_iter`` says, and will not have found its
-columns.
+the fit, less what was resident before it, when the data were there. Where a search
+would take too long it has the epochs that ``max_iter`` says, and will not have found
+its columns.
 
 ``python benchmarks/scale.py`` appends to ``results/scale.jsonl`` and goes on where it
 was stopped.

@@ -141,7 +141,8 @@ def scale(study):
     header += ["data (MB)", "peak above (MB)", "in (r, k, p) arrays"]
     header += ["accuracy" if study == "dexter" else "planted found"]
     rows, last = [], {}
-    for r in [r for r in read("scale") if r["study"] == study]:
+    records = [r for r in read("scale") if r["study"] == study]
+    for r in sorted(records, key=lambda r: r[varied]):
         name = scaled_name(r)
         before, last[name] = last.get(name), r
         rows.append(

@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test lint format docs bench-defaults bench-paper clean
+.PHONY: help demo test lint format docs bench-downstream bench-paper clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -40,8 +40,8 @@ format: $(VENV)/.installed-test  ## Repair style and formatting where a tool can
 docs: $(VENV)/.installed-docs  ## Build the documentation into docs/_build.
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build $(ARGS)
 
-bench-defaults: $(VENV)/.installed-bench  ## Measure the selectors on real data.
-	$(BIN)/python benchmarks/defaults.py $(ARGS)
+bench-downstream: $(VENV)/.installed-bench  ## Judge selectors by what comes after.
+	$(BIN)/python benchmarks/downstream.py $(ARGS)
 
 bench-paper: $(VENV)/.installed-bench  ## Reproduce the IP-CAE paper (ARGS=--quick).
 	$(BIN)/python benchmarks/paper.py $(ARGS)

@@ -28,7 +28,7 @@ from sklearn.feature_selection import (
     mutual_info_classif,
     mutual_info_regression,
 )
-from sklearn.linear_model import Lasso, LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.svm import SVC, SVR
 
@@ -101,7 +101,7 @@ def l1_linear(X, y, k, seed, regression):
 
 
 def rfe_linear(X, y, k, seed, regression):
-    model = Ridge() if regression else RidgeClassifier()
+    model = Ridge() if regression else LogisticRegression(max_iter=50)
     eliminated = RFE(model, n_features_to_select=k, step=0.05).fit(standardised(X), y)
     return eliminated.get_support(indices=True)
 

@@ -48,34 +48,113 @@ def markdown(header, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def defaults():
-    records = read("defaults")
-    header = ["data (k)", "selector", "decoder", "SVM", "trees", "linear MSE"]
-    header += ["distinct before repair", "seconds"]
+# The tables of downstream scores show each set at the k that evidence exists for.
+MAIN_K = {"mice": 10, "communities_crime": 10, "madelon": 20}
+OURS = ("IPCAESelector", "CAESelector")
+
+
+def downstream_records(protocol):
+    return [
+        r
+        for r in read("downstream")
+        if r["protocol"] == protocol and r["k"] == MAIN_K.get(r["data"], 50)
+    ]
+
+
+def mean_and_error(records, key):
+    values = [r[key] for r in records if key in r]
+    if not values:
+        return np.nan, np.nan
+    return np.mean(values), np.std(values, ddof=len(values) > 1) / np.sqrt(len(values))
+
+
+def is_among_the_best(scores, method, sign=1):
+    """Within a standard error of the difference to the best; of (mean, error) each."""
+    best = max(scores, key=lambda name: sign * np.nan_to_num(scores[name][0], nan=-9))
+    difference = sign * (scores[best][0] - scores[method][0])
+    return difference <= np.hypot(scores[best][1], scores[method][1]) + 1e-12
+
+
+def score_table(protocol, keys, sign=1, digits=3):
+    """A line for each method, a column for each data set; the best ones in bold."""
+    records = downstream_records(protocol)
+    sets = unique(records, "data")
+    sets = [d for d in sets if any(keys[0] in r for r in records if r["data"] == d)]
+    methods = unique(records, "method")
+    cells = {}
+    for data in sets:
+        for key in keys:
+            scores = {
+                method: mean_and_error(
+                    [r for r in records if (r["data"], r["method"]) == (data, method)],
+                    key,
+                )
+                for method in methods
+            }
+            for method, (mean, _) in scores.items():
+                text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
+                if text != "–" and is_among_the_best(scores, method, sign):
+                    text = f"**{text}**"
+                cells[method, data, key] = text
+    methods = [*OURS, *(m for m in methods if m not in OURS)]
+    rows = [
+        [
+            f"`{method}`" if method in OURS else method,
+            *(" / ".join(cells[method, data, key] for key in keys) for data in sets),
+        ]
+        for method in methods
+    ]
+    header = [f"{data} ({MAIN_K.get(data, 50)})" for data in sets]
+    return markdown(["", *header], rows)
+
+
+def downstream_seconds():
+    """Seconds of a selection, and what else our own fits tell."""
+    rows = []
+    for protocol in ("supervised", "unsupervised"):
+        records = downstream_records(protocol)
+        for data in unique(records, "data"):
+            row = [f"{data}, {protocol}"]
+            for method in OURS:
+                own = [r for r in records if (r["data"], r["method"]) == (data, method)]
+                share = 100 * mean_and_error(own, "unique")[0]
+                row += [cell(own, "seconds", 1), cell(own, "joint"), f"{share:.0f} %"]
+            rows.append(row)
+    header = [f"`{m}`: {c}" for m in OURS for c in ("seconds", "decoder", "distinct")]
+    return markdown(["data", *header], rows)
+
+
+def seeds_of_downstream():
+    """How many seeds each set has: they are measured one after the other."""
+    records = [r for p in ("supervised", "unsupervised") for r in downstream_records(p)]
+    count = {
+        data: len({r["seed"] for r in records if r["data"] == data})
+        for data in unique(records, "data")
+    }
+    return ", ".join(f"{data} {n}" for data, n in count.items())
+
+
+def summary():
+    """For the README: ours beside SelectKBest and the best of all others."""
+    records = downstream_records("supervised")
     rows = []
     for data in unique(records, "data"):
         of_data = [r for r in records if r["data"] == data]
-        for method in unique(of_data, "method"):
+        row = [f"{data} ({MAIN_K.get(data, 50)})"]
+        for method in (*OURS, "F-test"):
             own = [r for r in of_data if r["method"] == method]
-            name = f"{data} ({own[0]['k']}, {own[0]['task']})"
-            share = cell(
-                [{"unique": 100 * r["unique"]} for r in own if "unique" in r],
-                "unique",
-                0,
-            )
-            rows.append(
-                [
-                    name,
-                    f"`{method}`" if "Selector" in method else method,
-                    cell(own, "joint", error=True),
-                    cell(own, "svm", error=True),
-                    cell(own, "trees", error=True),
-                    cell(own, "linear_mse", 5),
-                    share if share == "–" else f"{share} %",
-                    cell(own, "seconds", 1),
-                ]
-            )
-    return markdown(header, rows)
+            row.append(f"{cell(own, 'svm')} / {cell(own, 'trees')}")
+        others = [m for m in unique(of_data, "method") if m not in OURS]
+        for key in ("svm", "trees"):
+            mean = {
+                m: mean_and_error([r for r in of_data if r["method"] == m], key)[0]
+                for m in others
+            }
+            best = max(mean, key=lambda m: mean[m])
+            row.append(f"{mean[best]:.3f} ({best})")
+        rows.append(row)
+    header = ["data (k)", *(f"`{m}`" for m in OURS), "`SelectKBest`"]
+    return markdown([*header, "best other, SVM", "best other, trees"], rows)
 
 
 def planted():
@@ -327,7 +406,13 @@ TABLES = {
     "paper_ablation": partial(paper_ablation, "coil20", "reconstruction"),
     "paper_ablation_isolet": partial(paper_ablation, "isolet", "classification"),
     "paper_retrained": paper_retrained,
-    "defaults": defaults,
+    "summary": summary,
+    "seeds_of_downstream": seeds_of_downstream,
+    "downstream_supervised": partial(score_table, "supervised", ("svm", "trees")),
+    "downstream_unsupervised": partial(score_table, "unsupervised", ("svm", "trees")),
+    "downstream_mse": partial(score_table, "unsupervised", ("linear_mse",), -1, 5),
+    "downstream_nmi": partial(score_table, "unsupervised", ("nmi",)),
+    "downstream_seconds": downstream_seconds,
     "planted": planted,
     "speed": speed,
     "time_to_quality": time_to_quality,

@@ -39,13 +39,16 @@ K = 50
 
 
 def selectors(case, seed):
-    """The selectors to compare, the slow one last."""
+    """The selectors to compare."""
     common = {"task": case["task"], "random_state": seed}
-    yield "IPCAESelector", IPCAESelector(K, **common)
-    yield "CAESelector", CAESelector(K, **common)
+    found = {
+        "IPCAESelector": IPCAESelector(K, **common),
+        "CAESelector": CAESelector(K, **common),
+    }
     if case["batch_size"]:
         paper = PAPER | {"batch_size": case["batch_size"]}
-        yield "paper", IPCAESelector(K, **common, **paper)
+        found["paper"] = IPCAESelector(K, **common, **paper)
+    return found
 
 
 def test_score(selector, split, task):
@@ -76,38 +79,45 @@ def timed(fit, *arguments):
     return {"seconds": time.process_time() - started}
 
 
-def add_trees(results, name, split, seed):
-    """What three fits of 500 trees take on the same rows."""
-    key = {"data": name, "method": "500 trees, 3 fits", "seed": seed}
-    if results.has(**key):
-        return
-    trees = ExtraTreesClassifier(500, random_state=seed)
-    cost = timed(trees.fit, split.X_train, split.y_train)
-    accuracy = trees.score(split.X_test, split.y_test)
-    results.add(**key, seconds=3 * cost["seconds"], accuracy=accuracy)
-    print(key, cost, accuracy, flush=True)
-
-
 def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     results = Results("time_to_quality", "python benchmarks/time_to_quality.py")
-    for seed in range(options.seeds if options.seeds != 5 else 1):
-        for name, case in CASES.items():
-            split = data_of(name, case, options.data, seed)
-            X = split.X_train
-            y = split.y_train if case["task"] == "classification" else None
-            for method, selector in selectors(case, seed):
+    seeds = range(options.seeds if options.seeds != 5 else 1)
+    # The slow ones last.
+    for method in ("IPCAESelector", "CAESelector", "trees", "paper"):
+        for seed in seeds:
+            for name, case in CASES.items():
                 key = {"data": name, "method": method, "seed": seed}
-                if results.has(**key) or (options.quick and method == "paper"):
-                    continue
-                cost = timed(selector.fit, X, y)
-                score = test_score(selector, split, case["task"])
-                unique = selector.n_unique_ / K
-                results.add(**key, **cost, unique=unique, k=K, **score)
-                print(key, cost, score, unique, flush=True)
-            if case["batch_size"] is None:
-                add_trees(results, name, split, seed)
+                if not results.has(**key) and not (options.quick and method == "paper"):
+                    measure(results, key, case, options.data)
+
+
+def measure(results, key, case, data_home):
+    """Fit and add what it took and how good it is."""
+    if key["method"] == "trees":
+        if case["batch_size"] is None:
+            add_trees(results, key, case, data_home)
+        return
+    selector = selectors(case, key["seed"]).get(key["method"])
+    if selector is None:
+        return
+    split = data_of(key["data"], case, data_home, key["seed"])
+    y = split.y_train if case["task"] == "classification" else None
+    cost = timed(selector.fit, split.X_train, y)
+    score = test_score(selector, split, case["task"])
+    results.add(**key, **cost, unique=selector.n_unique_ / K, k=K, **score)
+    print(key, cost, score, flush=True)
+
+
+def add_trees(results, key, case, data_home):
+    """What three fits of 500 trees take on the same rows."""
+    split = data_of(key["data"], case, data_home, key["seed"])
+    trees = ExtraTreesClassifier(500, random_state=key["seed"])
+    seconds = 3 * timed(trees.fit, split.X_train, split.y_train)["seconds"]
+    accuracy = trees.score(split.X_test, split.y_test)
+    results.add(**key, seconds=seconds, accuracy=accuracy)
+    print(key, seconds, accuracy, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 The floor is a bare torch loop that trains the same decoder, with the same optimizer and
 batches, on k columns that are already chosen. Both are timed in turn, in one process
 and on one thread; quoted is the median over rounds of the ratio of their times, with
-its quartiles. ``python benchmarks/speed.py`` appends to ``results/speed.jsonl``.
+its quartiles. Beside it stands the least ratio that is possible: the floor plus the
+selector's matrix products (X Mᵀ and its gradient; for IP-CAE those of the map, too) at
+the rate that a large product reaches in the same run. ``python benchmarks/speed.py``
+appends to ``results/speed.jsonl``.
 """
 
 import time
@@ -102,6 +105,21 @@ def bandwidth():
     return 2 * 4 * len(source) / np.median(times)
 
 
+def matrix_rate():
+    """Operations a second of the product of two large matrices."""
+    A, B = torch.randn(2, 1024, 1024)
+    times = [seconds(lambda: A @ B, 3) for _ in range(7)]
+    return 2 * 1024**3 / np.median(times)
+
+
+def operations(cls, p, b):
+    """Operations of the selector's matrix products in a step, forward and backward."""
+    products = 2 * 2 * b * K * p
+    if cls is IPCAESelector:
+        products += 3 * 2 * K * cls(K).embedding_dim * p
+    return products
+
+
 def measure(cls, p, b, outputs, rounds):
     ours = our_step(cls(K), p, b, outputs)
     floor = floor_step(cls(K), p, b, outputs)
@@ -121,7 +139,7 @@ def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     results = Results("speed", "python benchmarks/speed.py")
-    bytes_a_second = bandwidth()
+    bytes_a_second, rate = bandwidth(), matrix_rate()
     for name, case in CASES.items():
         if options.quick and case["p"] > 20_000:
             continue
@@ -129,11 +147,15 @@ def main():
             figures = measure(cls, **case, rounds=3 if options.quick else 11)
             passes = figures["selector_ms"] / 1e3 * bytes_a_second / (4 * K * case["p"])
             figures |= {"passes": passes, "bandwidth_gb": bytes_a_second / 1e9}
+            products_ms = 1e3 * operations(cls, case["p"], case["b"]) / rate
+            figures["least_ratio"] = 1 + products_ms / figures["floor_ms"]
+            figures["matrix_gflops"] = rate / 1e9
             key = {"case": name, "method": cls.__name__}
             results.add(**key, k=K, **case, **figures)
             print(
                 f"{name:12} {cls.__name__:14} step {figures['step_ms']:9.3f} ms"
                 f"  floor {figures['floor_ms']:8.3f} ms  ratio {figures['ratio']:6.2f}"
+                f"  (least {figures['least_ratio']:.2f})"
                 f"  selector = {passes:.1f} passes over (k, p)"
             )
 

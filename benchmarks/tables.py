@@ -172,6 +172,7 @@ def planted():
 
 def speed():
     header = ["shape", "selector", "step (ms)", "floor (ms)", "ratio (quartiles)"]
+    header += ["least ratio"]
     header += ["selector's own time, in passes over its (k, p) array"]
     rows = []
     for r in read("speed"):
@@ -183,6 +184,7 @@ def speed():
                 f"{r['step_ms']:.2f}",
                 f"{r['floor_ms']:.2f}",
                 f"{r['ratio']:.2f} ({low:.2f}–{high:.2f})",
+                f"{r['least_ratio']:.2f}",
                 f"{r['passes']:.0f}",
             ]
         )

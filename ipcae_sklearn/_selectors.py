@@ -184,9 +184,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Numeric data without missing values. Memory-mapped and sparse data are
-            read batch by batch; besides, up to 10 million values of some rows are
-            looked at at once where rows of the selector share a column.
+            Numeric data without missing values. Memory-mapped, sparse and very large
+            data are read batch by batch.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
             Classes, 0/1 indicators of several labels, or values to predict. Not used
             when the task is reconstruction.
@@ -318,7 +317,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise ValueError(
                 f"task={self.task!r} requires y to be passed, but the target y is None."
             )
-        options = {"accept_sparse": ("csr", "csc"), "ensure_all_finite": False}
+        options = {"accept_sparse": "csr", "ensure_all_finite": False}
         if y is None or self.task == "reconstruction":
             X = validate_data(self, X, ensure_min_samples=2, **options)
             task, y = "reconstruction", None

@@ -208,7 +208,7 @@ def time_to_quality():
                     f"{score} {r[score]:.4f}",
                     f"{r['seconds']:.1f}",
                     times,
-                    f"{100 * r['unique']:.0f} %",
+                    percent([r], "unique") if "unique" in r else "–",
                 ]
             )
     header = ["data", "protocol", "test score", "seconds", "faster than the paper's"]

@@ -466,7 +466,7 @@ CHANGES_IPCAE = [
     ("map_hidden_layer_sizes", {}, 5),
 ]
 # Tested by themselves, since they are no part of what is learned.
-CHANGES_ELSEWHERE = {"device", "warm_start", "verbose"}
+CHANGES_ELSEWHERE = {"device", "n_swap_passes", "warm_start", "verbose"}
 
 
 def _changes():
@@ -1302,30 +1302,34 @@ def test_planted_columns_are_found(Selector, kind, seed):
 # Local search and greedy start
 
 
-@both
-@pytest.mark.parametrize("seed", range(3))
-def test_a_greedy_start_never_ends_worse_than_greedy(Selector, seed):
-    # Columns are noisy copies of 10 factors. Greedy selection finds one of each; a
-    # short search that is hot to the end forgets them, which the held-out rows tell.
+# Columns are noisy copies of 10 factors; greedy selection finds one of each. A search
+# of one epoch that is hot to the end misses some with most seeds, which the held-out
+# rows tell.
+MISSES = {"temperature": (10, 5), "max_iter": 1, "tuning_iter": 40}
+
+
+def _factors_found(Selector, seed, **parameters):
     X, blocks = make_blocks(600, 60, n_blocks=10, noise=0.3, random_state=seed)
     assert len(set(blocks[greedy_columns(X, 10)])) == 10
-    options = {"temperature": (10, 5), "n_swap_passes": 0, "random_state": seed}
-    options |= {"max_iter": 5, "learning_rate_selector": 1.0, "tuning_iter": 40}
-    forgetful = quick(Selector, 10, **options).fit(X)
-    assert len(set(blocks[forgetful.selected_indices_])) < 10
-    started = quick(Selector, 10, init="greedy", **options).fit(X)
-    assert len(set(blocks[started.selected_indices_])) == 10
+    selector = quick(Selector, 10, random_state=seed, **MISSES, **parameters).fit(X)
+    return len(set(blocks[selector.selected_indices_]))
+
+
+@both
+def test_a_greedy_start_never_ends_worse_than_greedy(Selector):
+    options = {"learning_rate_selector": 1.0, "n_swap_passes": 0}
+    seeds = range(4)
+    assert min(_factors_found(Selector, s, **options) for s in seeds) < 10
+    for seed in seeds:
+        assert _factors_found(Selector, seed, init="greedy", **options) == 10
 
 
 @both
 def test_the_local_search_finds_what_the_search_missed(Selector):
-    X, blocks = make_blocks(600, 60, n_blocks=10, noise=0.3, random_state=0)
-    options = {"temperature": (10, 5), "max_iter": 5, "tuning_iter": 40}
-    with_and_without = (
-        quick(Selector, 10, n_swap_passes=n, **options).fit(X) for n in (3, 0)
-    )
-    found = [len(set(blocks[s.selected_indices_])) for s in with_and_without]
-    assert found[0] == 10 > found[1]
+    seeds = range(4)
+    assert min(_factors_found(Selector, s, n_swap_passes=0) for s in seeds) < 10
+    for seed in seeds:
+        assert _factors_found(Selector, seed, n_swap_passes=3) == 10
 
 
 @both

@@ -46,6 +46,9 @@ METHODS = {
     "IPCAESelector, n_init=4": lambda X, y, k, seed: (
         IPCAESelector(k, n_init=4, random_state=seed).fit(X, y).selected_indices_
     ),
+    "IPCAESelector, n_surplus=0": lambda X, y, k, seed: (
+        IPCAESelector(k, n_surplus=0, random_state=seed).fit(X, y).selected_indices_
+    ),
     "CAESelector": lambda X, y, k, seed: (
         CAESelector(k, random_state=seed).fit(X, y).selected_indices_
     ),

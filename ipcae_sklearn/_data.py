@@ -21,6 +21,8 @@ from torch import Tensor
 _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
+# "auto" warns of more classes than this that have fewer rows than this in the mean.
+_MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 
 
@@ -45,7 +47,7 @@ def resolve_device(device) -> torch.device:
     return resolved
 
 
-def _chunks(shape) -> Iterator[slice]:
+def row_blocks(shape) -> Iterator[slice]:
     """Slices of rows that are small enough to be worked on in float64."""
     n, p = shape
     size = max(1, int(_CHUNK_BYTES // (8 * max(p, 1))))
@@ -78,7 +80,7 @@ def _let_go(X) -> None:
 
 def _blocks(X) -> Iterator[tuple[slice, np.ndarray]]:
     """Chunks of rows of a dense array, as they are."""
-    for rows in _chunks(X.shape):
+    for rows in row_blocks(X.shape):
         yield rows, X[rows]
         _let_go(X)
 
@@ -179,7 +181,7 @@ def _sparse_statistics(X, share) -> ColumnStatistics:
 def _entries(X, share) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Chunks of the stored values of a CSR matrix, their columns and rows' shares."""
     n = X.shape[0]
-    for rows in _chunks((n, X.nnz / n)):
+    for rows in row_blocks((n, X.nnz / n)):
         chunk = X[rows]
         chunk.sum_duplicates()
         weight = np.repeat(share[rows], np.diff(chunk.indptr))
@@ -242,7 +244,7 @@ class Rows:
         """Rows of the given numbers, a chunk at a time."""
         shape = (len(index), self.n_features)
         taken = torch.empty(shape, device=self.device, dtype=torch.float32)
-        for rows in _chunks(shape):
+        for rows in row_blocks(shape):
             taken[rows] = self._scaled(self.X[index[rows]])
             _let_go(self.X)
         return taken
@@ -333,7 +335,9 @@ class TrainingBatches:
             index, weights = self.validation_index, self.validation_weights
         else:
             index, weights = self.train_index, self.weights
-        return self._batch(index[: self._evaluation_rows()], weights)
+        if len(index) > (most := self._evaluation_rows()):
+            index = index[torch.linspace(0, len(index) - 1, most).long()]
+        return self._batch(index, weights)
 
     def _evaluation_rows(self) -> int:
         """Rows of a batch that needs no gradient, no larger than there is room for."""
@@ -405,7 +409,25 @@ def resolve_task(task: str, y) -> str:
     if y is None:
         return "reconstruction"
     kind = type_of_target(y, input_name="y")
-    return "regression" if kind.startswith("continuous") else "classification"
+    if kind.startswith("continuous"):
+        return "regression"
+    _warn_if_values_look_like_classes(y, kind)
+    return "classification"
+
+
+def _warn_if_values_look_like_classes(y, kind) -> None:
+    """Warn of whole numbers that are taken as classes but seldom come twice."""
+    if kind != "multiclass" or np.asarray(y).dtype.kind not in "iuf":
+        return
+    n_classes = len(np.unique(y))
+    if n_classes > _MANY_CLASSES and len(y) < _FEW_ROWS * n_classes:
+        warnings.warn(
+            f"y holds whole numbers of {n_classes} values, which are taken as "
+            "classes. If they are values to predict, use task='regression'; "
+            "task='classification' says that they are classes.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def encode_labels(y) -> Target:
@@ -415,7 +437,8 @@ def encode_labels(y) -> Target:
     if kind == "multiclass-multioutput":
         raise ValueError(
             "y has several columns with more than two classes each, which is not "
-            "supported. Fit one selector for each column, or pass 0/1 indicators."
+            "supported. Use task='regression' if they are values to predict; else fit "
+            "one selector for each column, or pass 0/1 indicators."
         )
     if kind == "multilabel-indicator":
         labels = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)

@@ -29,6 +29,13 @@ def _stack(per_run: Sequence[Tensor]) -> nn.Parameter:
     return nn.Parameter(stacked)
 
 
+def _kept(parameter, indices: Sequence[Tensor], dim: int = 0) -> nn.Parameter:
+    """Of each run's values some along a dimension, as a parameter of their own."""
+    values = parameter.detach()
+    chosen = zip(values, (i.to(values.device) for i in indices), strict=True)
+    return _stack([own.index_select(dim, index) for own, index in chosen])
+
+
 def _copy(target: Tensor, source: Tensor) -> None:
     if target.shape != source.shape:  # copy_ would broadcast
         raise ValueError(f"expected shape {tuple(target.shape)}, got {source.shape}")
@@ -127,12 +134,21 @@ class MLPDecoder(nn.Module):
         return state
 
     def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
-        """Put back a copy made by :meth:`run_state`."""
+        """Put back a copy made by :meth:`run_state`; of more inputs, the first."""
         if state.keys() != self.state_dict().keys():
             raise ValueError(f"expected other layers than {sorted(state)}")
+        n = self.n_inputs[i]
         for name, t in self.state_dict().items():
-            own = t[i, :, : self.n_inputs[i]] if name == "layers.0.weight" else t[i]
-            _copy(own, state[name])
+            if name == "layers.0.weight":
+                _copy(t[i, :, :n], state[name][:, :n])
+            else:
+                _copy(t[i], state[name])
+
+    def keep_inputs(self, inputs: Sequence[Tensor]) -> None:
+        """Go on with some inputs of each run, given by number."""
+        first = self.layers[0]
+        first.weight = _kept(first.weight, inputs, dim=1)
+        self.n_inputs = [len(kept) for kept in inputs]
 
 
 class CustomDecoder(nn.Module):
@@ -222,11 +238,16 @@ class DirectLogits(nn.Module):
         flat = uniform / uniform.sum(-1, keepdim=True)
         if columns is None:
             return flat
-        return F.one_hot(torch.as_tensor(columns), p) * start_logit + flat
+        flat[torch.arange(k), torch.as_tensor(columns)] += start_logit
+        return flat
 
     def forward(self) -> Tensor:
         """(r, k, p)."""
         return self.log_alpha
+
+    def keep_rows(self, rows: Sequence[Tensor]) -> None:
+        """Go on with some rows of each run, given by number."""
+        self.log_alpha = _kept(self.log_alpha, rows)
 
 
 class IndirectLogits(nn.Module):
@@ -332,6 +353,16 @@ class IndirectLogits(nn.Module):
             logits = psi * self.weight
         return logits if self.bias is None else logits + self.bias
 
+    def keep_rows(self, rows: Sequence[Tensor]) -> None:
+        """Go on with some rows of each run, given by number.
+
+        Not for the full map, in which every row depends on all others.
+        """
+        names = ["embedding", "weight", "bias"] if self.map == "per_row" else []
+        for name in names or ["embedding"]:
+            if getattr(self, name) is not None:
+                setattr(self, name, _kept(getattr(self, name), rows))
+
 
 class ConcreteAutoencoder(nn.Module):
     """Selector logits and decoder of r runs.
@@ -352,9 +383,19 @@ class ConcreteAutoencoder(nn.Module):
         self.logits = logits
         self.decoder = decoder
         self.k = list(k)
+        self.register_buffer("row_mask", self._row_mask(), persistent=False)
+
+    def _row_mask(self) -> Tensor:
+        """True for the rows that a run has, False for spare ones: (r, k)."""
         rows = torch.arange(max(self.k))
-        mask = rows < torch.tensor(self.k).unsqueeze(-1)  # (r, k)
-        self.register_buffer("row_mask", mask, persistent=False)
+        return rows < torch.tensor(self.k).unsqueeze(-1)
+
+    def keep_rows(self, rows: Sequence[Tensor]) -> None:
+        """Go on with some rows of each run, given by number."""
+        self.logits.keep_rows(rows)
+        self.decoder.keep_inputs(rows)
+        self.k = [len(kept) for kept in rows]
+        self.row_mask = self._row_mask().to(self.row_mask.device)
 
     def forward(self, selected: Tensor) -> Tensor:
         """Decode selected features: (r, b, k) -> (r, b, m)."""

@@ -76,7 +76,8 @@ def check_temperature(value) -> tuple[float, float]:
 def resolve_k(k, n_features: int) -> int:
     """Number of features to keep for k as int, fraction or "all"; may exceed p."""
     if isinstance(k, str):
-        check_option("k", k, ("all",))
+        if k != "all":
+            raise ValueError(f"k must be a number or 'all', got {k!r}.")
         return n_features
     if isinstance(k, Real) and not isinstance(k, Integral):
         if not 0 < float(k) < 1:

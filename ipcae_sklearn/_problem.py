@@ -130,9 +130,9 @@ def _spread(rows_of_cases, parts, weights, n_init) -> np.ndarray:
 
 
 def columns_in_use(std, k: int) -> np.ndarray:
-    """The columns that vary; all, if there are fewer than k of these."""
-    varying = np.flatnonzero(std)
-    return varying if len(varying) >= k else np.arange(len(std))
+    """The columns that vary, made up to k by the first of those that do not."""
+    varying, constant = np.flatnonzero(std), np.flatnonzero(std == 0)
+    return np.sort(np.append(varying, constant[: max(0, k - len(varying))]))
 
 
 def one_scale(std) -> np.ndarray:
@@ -172,7 +172,8 @@ def go_with(rows, target, runs, i: int, columns, k: int, n_swap_passes=0):
     if Y is not None:
         # Standardised, columns that seldom differ from their mean reach far out and
         # would be worth explaining as much as any other.
-        np.clip(X, -_FURTHEST, _FURTHEST, out=X)
+        furthest = _FURTHEST * X.std(axis=0)
+        np.clip(X, -furthest, furthest, out=X)
     chosen = greedy_columns(
         X,
         k,

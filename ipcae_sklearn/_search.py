@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import get_tags, indexable
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
 from ipcae_sklearn._data import column_statistics
 from ipcae_sklearn._problem import columns_in_use
-from ipcae_sklearn._selectors import CAESelector, IPCAESelector
+from ipcae_sklearn._selectors import (
+    CAESelector,
+    IPCAESelector,
+    _BaseConcreteSelector,
+)
 
 # The arrays of (k, p) float32 values that a run needs, about, and how many bytes of
 # them are worked on at once. On a CPU a run costs half in a company of five to ten and
@@ -104,16 +110,22 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         selector.set_params(random_state=selector._integer_seed())
         ks, scorer = self._check_ks(), self._scorer(selector)
         data = selector._check_search(X, y, sample_weight)
-        folds = self._split(data, X, y, groups)
-        scores, *seconds = self._cross_validate(selector, ks, folds, data, scorer)
-        results = _as_results(_sizes(ks, data[0]), ks, scores, *seconds)
-        best = self._choose(ks, scores)
+        sizes = _sizes(ks, data[0])
+        folds = self._split(data, y, groups)
+        search = _Search(selector, data, *indexable(X, y), scorer, self.scoring is None)
+        scores, *seconds = self._cross_validate(search, sizes, folds)
+        results = _as_results(sizes, ks, scores, *seconds)
+        best = self._choose(sizes, scores)
+        started = time.perf_counter()
         if self.refit:
             selector.set_params(k=ks[best]).fit(X, y, sample_weight=sample_weight)
         # Attributes are set when nothing can fail any more.
-        self.__dict__.pop("best_estimator_", None)
+        for name in ("best_estimator_", "refit_time_"):
+            self.__dict__.pop(name, None)
         if self.refit:
             self.best_estimator_ = selector
+            self.refit_time_ = time.perf_counter() - started
+        self.scorer_ = scorer
         self.n_splits_ = len(folds)
         self.cv_results_ = results
         self.best_index_ = best
@@ -127,18 +139,17 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_estimator(self):
         selector = self._selector()
-        if not isinstance(selector, (CAESelector, IPCAESelector)):
+        if not isinstance(selector, self._default):
             raise TypeError(
-                "estimator must be a CAESelector, an IPCAESelector or None, got "
-                f"{selector!r}."
+                f"estimator must be None or of the class {self._default.__name__}, "
+                f"got {selector!r}."
             )
         return selector
 
     def _check_ks(self) -> list:
-        try:
-            ks = list(self.ks)
-        except TypeError:
-            raise TypeError(f"ks must be a sequence of k, got {self.ks!r}.") from None
+        if isinstance(self.ks, str) or not isinstance(self.ks, Iterable):
+            raise TypeError(f"ks must be a sequence of k, got {self.ks!r}.")
+        ks = list(self.ks)
         if not ks:
             raise ValueError("ks must name at least one k.")
         return ks
@@ -152,7 +163,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return check_scoring(selector, scoring=self.scoring)
 
-    def _split(self, data, X, y, groups) -> list[_Fold]:
+    def _split(self, data, y, groups) -> list[_Fold]:
         """The folds, every one of them fit to be trained on and tested."""
         checked_X, checked_y, task, weights = data
         classes = task == "classification"
@@ -168,30 +179,24 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         for j, (train, test) in enumerate(splits):
             seen = train if weights is None else train[weights[train] > 0]
             _check_fold(j, seen, test, checked_y if classes else None)
-        return _make_folds(splits, X, y, weights)
+        return [_Fold(train, test) for train, test in splits]
 
-    def _cross_validate(self, selector, ks, folds, data, scorer) -> np.ndarray:
+    def _cross_validate(self, search, sizes, folds) -> np.ndarray:
         """Scores, seconds to fit and to score: (3, n_ks, n_folds)."""
-        groups = _group_cases(ks, [f.train for f in folds], data, selector.n_init)
-        own = self.scoring is None
+        groups = _group_cases(sizes, [fold.train for fold in folds], search)
         done = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_score)(
-                selector,
-                data,
-                [(ks[i], folds[j]) for i, j in group.cases],
-                group.columns,
-                scorer,
-                own,
+                search, [(k, folds[j]) for k, j in group.cases], group.columns
             )
             for group in groups
         )
-        found = np.empty((3, len(ks), len(folds)))
+        found: dict[tuple, tuple] = {}
         for group, values in zip(groups, done, strict=True):
-            for (i, j), value in zip(group.cases, values, strict=True):
-                found[:, i, j] = value
-        return found
+            found |= dict(zip(group.cases, values, strict=True))
+        order = [[found[k, j] for j in range(len(folds))] for k in sizes]
+        return np.moveaxis(np.array(order), -1, 0)
 
-    def _choose(self, ks, scores) -> int:
+    def _choose(self, sizes, scores) -> int:
         mean = scores.mean(axis=1)
         if np.isnan(mean).all():
             raise ValueError("The score is NaN for every k; look at scoring and cv.")
@@ -200,7 +205,6 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             return best
         error = scores[best].std(ddof=1) / np.sqrt(scores.shape[1])
         good = np.flatnonzero(mean >= mean[best] - error)
-        sizes = [_parameters.resolve_k(k, 10**9) for k in ks]  # to order them by
         return int(min(good, key=lambda i: sizes[i]))
 
     def __sklearn_is_fitted__(self):
@@ -245,10 +249,12 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        own = get_tags(self._selector())
+        own = get_tags(getattr(self, "best_estimator_", self._selector()))
         tags.input_tags = own.input_tags
         tags.target_tags = own.target_tags
         tags.classifier_tags = own.classifier_tags
+        tags.regressor_tags = own.regressor_tags
+        tags.estimator_type = own.estimator_type
         return tags
 
 
@@ -268,25 +274,22 @@ def _check_fold(j, train, test, y) -> None:
 
 @dataclass
 class _Fold:
-    """The rows to train on, and those to test on as the user passed them."""
+    """Numbers of the rows to train on and to test on."""
 
-    train: np.ndarray  # their numbers
-    X_test: object
-    y_test: object
-    weights: np.ndarray | None  # of the rows to test on
+    train: np.ndarray
+    test: np.ndarray
 
 
-def _make_folds(splits, X, y, weights) -> list[_Fold]:
-    X, y = indexable(X, y)
-    return [
-        _Fold(
-            train,
-            _take(X, test),
-            None if y is None else _take(y, test),
-            None if weights is None else weights[test],
-        )
-        for train, test in splits
-    ]
+@dataclass
+class _Search:
+    """What all fits of a search share."""
+
+    selector: _BaseConcreteSelector
+    data: tuple  # X, y, task and weights, checked
+    X: object  # as the user passed them
+    y: object
+    scorer: Callable
+    own: bool  # whether the scorer is the selector's own score
 
 
 def _take(data, rows):
@@ -303,7 +306,7 @@ def _take(data, rows):
 
 @dataclass
 class _Group:
-    """Cases (number of k, number of fold) to train side by side."""
+    """Cases (k, number of fold) to train side by side."""
 
     cases: list[tuple[int, int]]
     columns: np.ndarray  # numbers of those in use
@@ -312,29 +315,41 @@ class _Group:
 def _sizes(ks, X) -> list[int]:
     """Numbers of features that the ks stand for."""
     p = X.shape[1]
-    return [min(_parameters.resolve_k(k, p), p) for k in ks]
+    sizes = [_parameters.resolve_k(k, p) for k in ks]
+    if max(sizes) > p:
+        warnings.warn(
+            f"Some of ks={ks} are greater than n_features={p}. All the features are "
+            "kept for these.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return [min(size, p) for size in sizes]
 
 
-def _group_cases(ks, trains, data, n_init) -> list[_Group]:
-    """Groups of cases alike in k and in the columns they use, the largest first.
+def _group_cases(sizes, trains, search) -> list[_Group]:
+    """Groups of cases alike in k, in the columns they use and in whether rows are held
+    out, the largest first.
 
     They depend on the data, ``ks`` and the folds alone, and so do the results,
     however many groups are trained at once. Different k are not mixed: the spare rows
     of the smaller would cost more than is gained.
     """
-    X, _, _, weights = data
-    sizes = _sizes(ks, X)
+    X, _, task, weights = search.data
+    selector = search.selector
     alike: dict[tuple, _Group] = {}
     for j, train in enumerate(trains):
-        std = column_statistics(X, _weights_in(train, X.shape[0], weights)).std
-        for i, k in enumerate(sizes):
+        own = _weights_in(train, X.shape[0], weights)
+        holds_out = selector._resolve_fraction(np.count_nonzero(own)) > 0
+        std = column_statistics(X, own).std
+        for k in dict.fromkeys(sizes):
             columns = columns_in_use(std, k)
-            key = k, columns.tobytes()
-            alike.setdefault(key, _Group([], columns)).cases.append((i, j))
+            key = k, columns.tobytes(), holds_out
+            alike.setdefault(key, _Group([], columns)).cases.append((k, j))
     fewest = 2 if len(alike) == 1 else 1  # for two processors to have work
     groups = []
-    for (k, _), group in sorted(alike.items(), reverse=True):
-        n_bytes = len(group.cases) * _ARRAYS * 4 * k * len(group.columns) * n_init
+    for (k, *_), group in sorted(alike.items(), reverse=True):
+        n_rows = selector.n_init * selector._n_rows(k, len(group.columns), task)
+        n_bytes = len(group.cases) * _ARRAYS * 4 * n_rows * len(group.columns)
         n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES))
         parts = [group.cases[start::n_parts] for start in range(n_parts)]
         groups += [_Group(part, group.columns) for part in parts if part]
@@ -348,24 +363,28 @@ def _weights_in(rows, n, weights) -> np.ndarray:
     return own
 
 
-def _fit_and_score(selector, data, cases, columns, scorer, own) -> list[tuple]:
+def _fit_and_score(search, cases, columns) -> list[tuple]:
     """Test score, seconds to fit and seconds to score of each case (k, fold)."""
     started = time.perf_counter()
-    fitted = selector._fit_cases(data, [(k, fold.train) for k, fold in cases], columns)
+    trains = [(k, fold.train) for k, fold in cases]
+    fitted = search.selector._fit_cases(search.data, trains, columns)
     seconds = (time.perf_counter() - started) / len(cases)
     values = []
     for estimator, (_, fold) in zip(fitted, cases, strict=True):
         started = time.perf_counter()
-        score = _score(estimator, fold, scorer, own)
+        score = _score(search, estimator, fold.test)
         values.append((score, seconds, time.perf_counter() - started))
     return values
 
 
-def _score(estimator, fold, scorer, own) -> float:
+def _score(search, estimator, test) -> float:
     """Score on the test rows, with their weights if it is the selector's own."""
-    target = [] if fold.y_test is None else [fold.y_test]
-    options = {"sample_weight": fold.weights} if own else {}
-    score = scorer(estimator, fold.X_test, *target, **options)
+    target = [] if search.y is None else [_take(search.y, test)]
+    weights = search.data[3]
+    options = {}
+    if search.own:
+        options["sample_weight"] = None if weights is None else weights[test]
+    score = search.scorer(estimator, _take(search.X, test), *target, **options)
     try:
         return float(score)
     except (TypeError, ValueError):
@@ -388,7 +407,7 @@ def _as_results(sizes, ks, scores, fit_seconds, score_seconds) -> dict:
         "mean_score_time": score_seconds.mean(axis=1),
         "std_score_time": score_seconds.std(axis=1),
         "n_features": np.array(sizes),
-        "param_k": np.ma.array(ks, dtype=object),
+        "param_k": np.ma.array(ks, dtype=None if _all_integers(ks) else object),
         "params": [{"k": k} for k in ks],
     }
     results |= {f"split{j}_test_score": s for j, s in enumerate(scores.T)}
@@ -398,6 +417,10 @@ def _as_results(sizes, ks, scores, fit_seconds, score_seconds) -> dict:
         "rank_test_score": _ranks(mean),
     }
     return results
+
+
+def _all_integers(ks) -> bool:
+    return all(isinstance(k, Integral) for k in ks)
 
 
 def _ranks(mean) -> np.ndarray:
@@ -472,6 +495,10 @@ class IPCAESelectorCV(_BaseSelectorCV):
         too.
     n_splits_ : int
         Number of folds.
+    scorer_ : callable
+        ``scoring`` as a callable (estimator, X, y).
+    refit_time_ : float
+        Seconds of the refit, if ``refit``.
 
     See Also
     --------

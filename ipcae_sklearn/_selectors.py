@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,12 @@ import scipy.sparse
 import scipy.special
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import (
     ClassifierTags,
+    RegressorTags,
     check_array,
     check_consistent_length,
     check_random_state,
@@ -40,6 +42,7 @@ from ipcae_sklearn._data import (
     encode_values,
     resolve_device,
     resolve_task,
+    row_blocks,
 )
 from ipcae_sklearn._modules import (
     MAPS,
@@ -62,6 +65,8 @@ from ipcae_sklearn._training import RunResult, TrainingOptions, train
 # Steps of the search and of the tuning that "auto" asks for, in whole epochs. They
 # are what annealing needs, however many rows there are.
 _SEARCH_STEPS, _TUNING_STEPS = 2000, 1000
+# With a target, rows of the selector that search, at least.
+_FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
 # How far a row that starts at a greedy column is ahead of all others together.
@@ -129,6 +134,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         n_gradient_samples=10,
         diversity=0.0,
         max_iter="auto",
+        n_surplus="auto",
         n_swap_passes=3,
         tuning_iter="auto",
         batch_size="auto",
@@ -159,6 +165,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.n_gradient_samples = n_gradient_samples
         self.diversity = diversity
         self.max_iter = max_iter
+        self.n_surplus = n_surplus
         self.n_swap_passes = n_swap_passes
         self.tuning_iter = tuning_iter
         self.batch_size = batch_size
@@ -237,7 +244,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         options = self._training_options(n_own, task)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
         batch_size = round(self._resolve_batch_size(n_own) * batch_factor)
-        results = self._train(problem, runs, options, device, batch_size, reporter)
+        results = self._train(
+            problem, task, runs, options, device, batch_size, reporter
+        )
         for i, (estimator, _) in enumerate(cases):
             own = results[i * self.n_init : (i + 1) * self.n_init]
             estimator._store(problem, options, task, device, own)
@@ -297,6 +306,13 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         for name in ("learning_rate_init", "learning_rate_selector"):
             rate = getattr(self, name)
             check_number_or(name, rate, ("auto",), low=0, open_low=True)
+        check_number_or("n_surplus", self.n_surplus, ("auto",), low=0, integer=True)
+        if self.n_surplus not in ("auto", 0) and self._no_surplus():
+            name = self._no_surplus()
+            raise ValueError(
+                f"n_surplus={self.n_surplus!r} does not go with "
+                f"{name}={getattr(self, name)!r}; use n_surplus='auto' or 0."
+            )
         check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
         check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
@@ -478,7 +494,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return n_train
         return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
 
-    def _train(self, problem, runs, options, device, batch_size, reporter):
+    def _train(self, problem, task, runs, options, device, batch_size, reporter):
         """Train runs side by side; a list of their results."""
         target, everything = problem.target, None
         if min(runs.k) == len(problem.columns):  # nothing to search for
@@ -487,37 +503,59 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             rows = problem.rows(device)
             greedy = partial(go_with, rows, target, runs)
             swaps = self.n_swap_passes
-            start: list = [None] * len(runs.k)
+            n_rows = runs.k
+            if everything is None:
+                n_rows = [self._n_rows(k, len(problem.columns), task) for k in runs.k]
+            first: list = [None] * len(runs.k)
+            start = first
             if self.init == "greedy" and everything is None:
-                start = [greedy(i, (), k, swaps) for i, k in enumerate(runs.k)]
+                first = [greedy(i, (), k, swaps) for i, k in enumerate(runs.k)]
+                start = [greedy(i, c, n_rows[i]) for i, c in enumerate(first)]
 
             def propose(i, columns):
                 swapped = [greedy(i, columns, len(columns), swaps)] if swaps else []
-                return swapped if start[i] is None else [*swapped, start[i]]
+                return swapped if first[i] is None else [*swapped, first[i]]
 
             return train(
-                self._make_model(problem, runs, start).to(device),
+                self._make_model(problem, runs, n_rows, start).to(device),
                 runs.batches(rows, target, batch_size),
                 getattr(_functional, target.loss),
                 options,
                 seeds=runs.seeds,
+                k=runs.k,
                 columns=everything,
                 complete=greedy,
                 propose=propose,
                 on_epoch=reporter,
             )
 
-    def _make_model(self, problem, runs, start) -> ConcreteAutoencoder:
+    def _n_rows(self, k: int, n_features: int, task: str) -> int:
+        """Rows that search for k of the columns in use."""
+        if self.n_surplus != "auto":
+            return min(k + self.n_surplus, n_features)
+        if task == "reconstruction" or self._no_surplus():
+            return k
+        return max(k, min(_FEWEST_ROWS, n_features // 2))
+
+    def _no_surplus(self) -> str:
+        """The parameter that does not go with rows that are dropped, if any."""
+        if self.decoder is not None:
+            return "decoder"
+        if self.warm_start:
+            return "warm_start"
+        return "tuning_iter" if self.tuning_iter == 0 else ""
+
+    def _make_model(self, problem, runs, n_rows, start) -> ConcreteAutoencoder:
         generators = [torch.Generator().manual_seed(seed) for seed in runs.seeds]
-        logits = self._make_logits(runs.k, len(problem.columns), generators, start)
+        logits = self._make_logits(n_rows, len(problem.columns), generators, start)
         decoder = make_decoder(
             self.decoder,
-            runs.k,
+            n_rows,
             self._hidden_layer_sizes(),
             problem.target.n_outputs,
             generators,
         )
-        model = ConcreteAutoencoder(logits, decoder, runs.k)
+        model = ConcreteAutoencoder(logits, decoder, n_rows)
         if self.warm_start and self.__sklearn_is_fitted__():
             self._load_state(model, problem)
         return model
@@ -532,6 +570,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         try:
             if not np.array_equal(last.columns, problem.columns):
                 raise ValueError("other columns vary")
+            classes = problem.target.classes
+            if classes is not None and not np.array_equal(self.classes_, classes):
+                raise ValueError("y has other classes")
             state = {
                 "selector": _to_tensors(last.selector_state),
                 "decoder": _to_tensors(last.decoder_state),
@@ -608,7 +649,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
 
     @available_if(_reconstructs)
     def reconstruct(self, X):
-        """Estimate all features from the selected ones.
+        """Estimate all features from the selected ones, those among them.
 
         Parameters
         ----------
@@ -618,7 +659,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         Returns
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
-            In the units of the training data.
+            In the units of the training data, the selected features as the decoder
+            gives them.
         """
         check_is_fitted(self)
         X = check_array(X, accept_sparse="csr")
@@ -695,22 +737,34 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_is_fitted(self)
         if self.task_ == "reconstruction":
             X = self._check_features(X)
-            full = (_dense(X) - self._fitted.center) / self._fitted.scale
-            outputs = np.zeros_like(
-                full
-            )  # columns that were constant stay as they were
-            decoded = self._decode(X[:, self.selected_indices_])
-            outputs[:, self._fitted.columns] = decoded
-            return r2_score(
-                full,
-                outputs,
-                sample_weight=sample_weight,
-                multioutput="variance_weighted",
-            )
+            return self._reconstruction_score(X, sample_weight)
         if y is None:
             raise ValueError(f"score requires y when the task is {self.task_}.")
         metric = r2_score if self.task_ == "regression" else accuracy_score
         return metric(y, self.predict(X), sample_weight=sample_weight)
+
+    def _reconstruction_score(self, X, sample_weight) -> float:
+        """``r2_score`` with "variance_weighted" outputs, a block of rows at a time."""
+        fitted = self._fitted
+        if X.shape[0] < 2:
+            message = "R² is not defined with fewer than two rows."
+            warnings.warn(message, UndefinedMetricWarning, stacklevel=3)
+            return float("nan")
+        weights = np.ones(X.shape[0])
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X)
+        weights = weights / weights.sum()
+        std = column_statistics(X, weights).std / fitted.scale
+        error = np.zeros(X.shape[1])
+        for rows in row_blocks(X.shape):
+            left = (_dense(X[rows]) - fitted.center) / fitted.scale
+            # Columns that were constant in training stay as they were.
+            left[:, fitted.columns] -= self._decode(X[rows][:, self.selected_indices_])
+            error += weights[rows] @ np.square(left, out=left)
+        varies = std > 0
+        if not varies.any():
+            return float(np.mean(error == 0))
+        return float(1 - error[varies].sum() / np.square(std).sum())
 
     def _check_features(self, X):
         return validate_data(self, X, accept_sparse="csr", reset=False)
@@ -722,12 +776,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
     def _decode(self, X) -> np.ndarray:
         """Outputs of the decoder for the selected features, on the CPU."""
         fitted, selected = self._fitted, self.selected_indices_
-        Z = (_dense(X) - fitted.center[selected]) / fitted.scale[selected]
-        inputs = torch.from_numpy(Z[:, np.argsort(fitted.decoder_order)])
+        k, m = len(selected), fitted.n_outputs
+        inputs = np.argsort(fitted.decoder_order)
         # In float64 a row's prediction does not depend on the rows beside it.
-        decoder = fitted.build_decoder(len(selected)).double()
+        decoder = fitted.build_decoder(k).double()
+        outputs = np.empty((X.shape[0], m))
         with torch.inference_mode():
-            return decoder(inputs.double().unsqueeze(0))[0].numpy()
+            width = max(k, m, *fitted.hidden_layer_sizes)
+            for rows in row_blocks((X.shape[0], width)):
+                Z = (_dense(X[rows]) - fitted.center[selected]) / fitted.scale[selected]
+                batch = torch.from_numpy(Z[:, inputs]).double()
+                outputs[rows] = decoder(batch.unsqueeze(0))[0].numpy()
+        return outputs
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -735,15 +795,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         tags.target_tags.required = self.task in ("classification", "regression")
         tags.target_tags.multi_output = True
         tags.classifier_tags = ClassifierTags()
-        # Once it is known what the decoder predicts, scorers such as "roc_auc" have to
-        # know, too.
+        tags.regressor_tags = RegressorTags()
+        # Splitters, and scorers such as "roc_auc", have to know what the decoder
+        # predicts; for "auto" that is known after a fit.
         kinds = {"classification": "classifier", "regression": "regressor"}
-        tags.estimator_type = kinds.get(getattr(self, "task_", None))
+        task = getattr(self, "task_", self.task)
+        tags.estimator_type = kinds.get(task) if isinstance(task, str) else None
         return tags
 
 
+_GLOBAL_STATE = threading.RLock()
+
+
 @contextlib.contextmanager
-def _training_context(device, seed, global_generator: bool):
+def _training_context(device, seed, users_module: bool):
     """Torch's global settings as training needs them, put back afterwards."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -751,9 +816,10 @@ def _training_context(device, seed, global_generator: bool):
         # A device context slows every call of torch: only where one has to be undone.
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
-        if global_generator:  # a user's module draws from it
+        if users_module:  # which depends on them; one fit at a time
+            stack.enter_context(_GLOBAL_STATE)
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
             devices = [device] if device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(seed)
@@ -773,7 +839,7 @@ def _check_sample_weight(sample_weight, X) -> np.ndarray:
         raise ValueError(
             "sample_weight is zero for all rows but at most one: nothing to learn from."
         )
-    return weights
+    return weights / weights.max()  # whose sum does not overflow
 
 
 def _check_several_classes(y) -> None:
@@ -854,6 +920,13 @@ class CAESelector(_BaseConcreteSelector):
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
         2,000 steps, at least 20.
+    n_surplus : int or "auto", default="auto"
+        Rows that search beyond k. Before the tuning those are dropped, in three rounds,
+        whose columns the decoder misses least on the held-out rows. Few rows may have
+        to be at the right columns all at once before any of them tells something of the
+        target; more rows find them. "auto": with a target, as many as make 16 rows,
+        but no more rows than half the features.
+        Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
     n_swap_passes : int, default=3
         Passes of the local search over the columns found (see Notes), 0 for none. It
         needs held-out rows and a tuning.
@@ -908,18 +981,20 @@ class CAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature.
+        Largest probability that a row of the selector gives to each feature. They tell
+        of the search alone: a feature that came in afterwards, in place of a duplicate
+        or by a swap, may score less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows.
+        it is, on (up to 1,024 of) the held-out rows; training rows if none are.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1; row i belongs to
-        ``selected_indices_[i]``.
+        Probabilities of the selector's rows at temperature 1. Row i ended with
+        ``selected_indices_[i]``, its most probable feature unless that was replaced.
     n_unique_ : int
-        Distinct columns among the most probable ones of the rows, before duplicates
-        are replaced.
+        Selected features that a row of the selector came to by itself, before
+        duplicates were replaced and features swapped.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
@@ -1058,6 +1133,13 @@ class IPCAESelector(_BaseConcreteSelector):
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
         2,000 steps, at least 20.
+    n_surplus : int or "auto", default="auto"
+        Rows that search beyond k. Before the tuning those are dropped, in three rounds,
+        whose columns the decoder misses least on the held-out rows. Few rows may have
+        to be at the right columns all at once before any of them tells something of the
+        target; more rows find them. "auto": with a target, as many as make 16 rows,
+        but no more rows than half the features.
+        Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"`` have none.
     n_swap_passes : int, default=3
         Passes of the local search over the columns found (see Notes), 0 for none. It
         needs held-out rows and a tuning.
@@ -1112,18 +1194,20 @@ class IPCAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature.
+        Largest probability that a row of the selector gives to each feature. They tell
+        of the search alone: a feature that came in afterwards, in place of a duplicate
+        or by a swap, may score less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows.
+        it is, on (up to 1,024 of) the held-out rows; training rows if none are.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1; row i belongs to
-        ``selected_indices_[i]``.
+        Probabilities of the selector's rows at temperature 1. Row i ended with
+        ``selected_indices_[i]``, its most probable feature unless that was replaced.
     n_unique_ : int
-        Distinct columns among the most probable ones of the rows, before duplicates
-        are replaced.
+        Selected features that a row of the selector came to by itself, before
+        duplicates were replaced and features swapped.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
@@ -1207,6 +1291,7 @@ class IPCAESelector(_BaseConcreteSelector):
         n_gradient_samples=10,
         diversity=0.0,
         max_iter="auto",
+        n_surplus="auto",
         n_swap_passes=3,
         tuning_iter="auto",
         batch_size="auto",
@@ -1238,6 +1323,7 @@ class IPCAESelector(_BaseConcreteSelector):
             n_gradient_samples=n_gradient_samples,
             diversity=diversity,
             max_iter=max_iter,
+            n_surplus=n_surplus,
             n_swap_passes=n_swap_passes,
             tuning_iter=tuning_iter,
             batch_size=batch_size,
@@ -1286,7 +1372,8 @@ class IPCAESelector(_BaseConcreteSelector):
             d = n_features
         if self.embedding_init == "identity" and d < max(k):
             raise ValueError(
-                f"embedding_init='identity' needs embedding_dim >= k={max(k)}, got {d}."
+                f"embedding_init='identity' needs embedding_dim >= {max(k)}, the "
+                f"number of the selector's rows, got {d}."
             )
         name = "map_hidden_layer_sizes"
         return IndirectLogits(
@@ -1306,3 +1393,6 @@ class IPCAESelector(_BaseConcreteSelector):
 
     def _selector_rate(self) -> float:
         return 0.003
+
+    def _no_surplus(self) -> str:
+        return super()._no_surplus() or ("map" if self.map == "full" else "")

@@ -106,6 +106,11 @@ class NonFiniteLossError(ValueError):
     """The loss became infinite or NaN."""
 
 
+# Surplus rows are dropped in this many rounds. Before each the decoder is tuned for
+# this share of the tuning's epochs.
+_ROUNDS = 3
+_SHARE_OF_TUNING = 0.25
+
 # A row is sure of a column that is this probable: a second draw would very likely pick
 # the same one. The rows of a run are sure when all of them but one in 20 are.
 SURE_PROBABILITY = 0.9
@@ -207,10 +212,11 @@ class _Keeper:
         ]
         self.converged = np.ones(len(model.k), dtype=bool)
 
-    def begin_phase(self, *, keep_best: bool) -> None:
+    def begin_phase(self, *, keep_best: bool, selector_moves: bool) -> None:
         """Start anew to look for a stall; keep the best model or the last one."""
         n_runs = len(self.histories)
         self.keep_best = keep_best
+        self.selector_moves = selector_moves
         self.reference = np.full(n_runs, np.inf)
         self.n_stalled = np.zeros(n_runs, dtype=int)
         self.stopped = np.zeros(n_runs, dtype=bool)
@@ -229,13 +235,19 @@ class _Keeper:
         """
         monitored = values["validation_loss" if self.validates else "train_loss"]
         ending = self._stalled(monitored) & may_stop | done
-        for i in np.flatnonzero(~self.stopped):
+        for i in np.flatnonzero(~self.stopped).tolist():
             for name in HISTORY:
                 self.histories[i][name].append(float(values[name][i]))
             if monitored[i] < self.kept[i].loss if self.keep_best else ending[i]:
-                state = self.model.run_state(i)
-                self.kept[i] = RunResult(selection(i), float(monitored[i]), state)
+                self.kept[i] = RunResult(
+                    selection(i), float(monitored[i]), self._state(i)
+                )
         self.stopped |= ending
+
+    def _state(self, i: int) -> dict[str, dict[str, Tensor]]:
+        if self.selector_moves:
+            return self.model.run_state(i)
+        return self.kept[i].state | {"decoder": self.model.decoder.run_state(i)}
 
     def _stalled(self, loss: np.ndarray) -> np.ndarray:
         """Runs whose loss has not fallen by ``tol`` in ``n_iter_no_change`` epochs."""
@@ -279,6 +291,7 @@ def train(
     options: TrainingOptions,
     *,
     seeds: Sequence[int],
+    k: Sequence[int] | None = None,
     columns: Sequence[np.ndarray] | None = None,
     complete: Callable[[int, np.ndarray, int], np.ndarray] | None = None,
     propose: Callable[[int, np.ndarray], Sequence[np.ndarray]] | None = None,
@@ -306,6 +319,10 @@ def train(
     options : TrainingOptions
     seeds : sequence of r ints
         Seeds of the runs' noise.
+    k : sequence of r ints, optional
+        Columns that each run ends with. The rows that the model has beyond them take
+        part in the search; before the tuning those are dropped whose columns the
+        decoder misses least. Needs a tuning and ``complete``.
     columns : sequence of r int arrays of shape (k,), optional
         Columns to take as they are, in place of a search.
     complete : callable, optional
@@ -341,6 +358,8 @@ def train(
         if columns is None and complete is not None:
             keeper.restore()
             keeper.repair(complete)
+            if k is not None and list(k) != model.k:
+                _drop_surplus(model, batches, loss, options, keeper, k)
         if columns is None and propose is not None and batches.has_validation:
             _consider(model, batches, loss, options, keeper, untrained, propose)
         keeper.restore()
@@ -360,7 +379,8 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
     optimizer = _optimizer(model, options)
     n_steps = options.max_iter * batches.n_train_batches
     tunes = _tunes(model, options)
-    keeper.begin_phase(keep_best=batches.has_validation and not tunes)
+    keep_best = batches.has_validation and not tunes
+    keeper.begin_phase(keep_best=keep_best, selector_moves=True)
 
     def temperature(step):
         schedule = options.temperature_schedule
@@ -400,7 +420,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
 
 def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
     """Train the decoder alone, on columns that stay as they are."""
-    keeper.begin_phase(keep_best=batches.has_validation)
+    keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     with torch.no_grad():
         description, _ = _describe(model.logits(), model.row_mask)
@@ -416,6 +436,34 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
         keeper.end_epoch(values, selection, done=last, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
+
+
+def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
+    """Leave each run the k rows whose columns its decoder needs most."""
+    keeper.restore()
+    with torch.no_grad():
+        preferred = model.logits().argmax(-1).cpu().numpy()
+    preferred = [own[:n] for own, n in zip(preferred, model.k, strict=True)]
+    columns = [kept.selection.columns for kept in keeper.kept]
+    sizes = [np.geomspace(*ends, _ROUNDS + 1) for ends in zip(model.k, k, strict=True)]
+    n_epochs = math.ceil(_SHARE_OF_TUNING * options.tuning_iter)
+    for j in range(_ROUNDS):
+        short = replace(options, tuning_iter=n_epochs)
+        for _ in _tuning_epochs(model, batches, loss, short, _padded(columns, model)):
+            pass
+        added = _importances(model, batches, loss, columns)
+        rows = []
+        for i, size in enumerate(sizes):
+            most = np.argsort(-added[i, : model.k[i]], kind="stable")
+            rows.append(np.sort(most[: round(size[j + 1])]))
+        columns = [own[kept] for own, kept in zip(columns, rows, strict=True)]
+        model.keep_rows([torch.from_numpy(kept) for kept in rows])
+    with torch.no_grad():
+        keeper.converged = _describe(model.logits(), model.row_mask)[1]
+    for i, own in enumerate(columns):
+        n_unique = len(np.intersect1d(own, preferred[i]))
+        selection = Selection(own, n_unique)
+        keeper.kept[i] = RunResult(selection, np.inf, model.run_state(i))
 
 
 def _consider(model, batches, loss, options, keeper, untrained, propose) -> None:
@@ -469,9 +517,8 @@ def _tuning_epochs(model, batches, loss, options, columns) -> Iterator[np.ndarra
 @torch.no_grad()
 def _with_findings(results, model, batches, loss) -> list[RunResult]:
     """Add to each result what its probabilities and its columns' importances are."""
-    columns = _padded([result.selection.columns for result in results], model)
-    model.eval()
-    added = _ablate(model, batches.sample(), loss, columns).cpu().numpy()
+    columns = [result.selection.columns for result in results]
+    added = _importances(model, batches, loss, columns)
     probabilities = torch.softmax(model.logits(), -1).cpu().numpy()
     for i, (result, k) in enumerate(zip(results, model.k, strict=True)):
         result.importances = added[i, :k]
@@ -479,9 +526,12 @@ def _with_findings(results, model, batches, loss) -> list[RunResult]:
     return results
 
 
-def _ablate(model, batch, loss, columns) -> Tensor:
+@torch.no_grad()
+def _importances(model, batches, loss, columns) -> np.ndarray:
     """Loss (r, k) added when a selected column is replaced by its mean, which is 0."""
-    X, target, weights = batch
+    columns = _padded(columns, model)
+    X, target, weights = batches.sample()
+    model.eval()
     selected = X[:, columns].transpose(0, 1)  # (b, r, k) -> (r, b, k)
     losses = []
     for j in range(columns.shape[1]):
@@ -489,7 +539,8 @@ def _ablate(model, batch, loss, columns) -> Tensor:
         without[..., j] = 0
         losses.append(_mean(loss(model(without), target), weights))
     reference = _mean(loss(model(selected), target), weights)
-    return torch.stack(losses, -1) - reference.unsqueeze(-1)
+    model.train()
+    return (torch.stack(losses, -1) - reference.unsqueeze(-1)).cpu().numpy()
 
 
 def _optimizer(model, options) -> torch.optim.Optimizer:
@@ -595,8 +646,8 @@ def _validate(model, batches, loss, columns) -> np.ndarray:
 
 def _describe(logits: Tensor, row_mask: Tensor):
     """What the history tells of the selectors, and which of them are sure."""
-    log_probability, argmax = torch.log_softmax(logits, -1).max(-1)  # (r, k)
-    probability = log_probability.exp()
+    largest, argmax = logits.max(-1)  # (r, k)
+    probability = (largest - logits.logsumexp(-1)).exp()
     k = row_mask.sum(-1)
     columns = torch.where(row_mask, argmax, -1).cpu().numpy()
     n_unique = np.array([len(set(row) - {-1}) for row in columns.tolist()])

@@ -1,11 +1,13 @@
 """Bad input: an error that names the parameter or the column, and nothing lost."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 from numpy.testing import assert_array_equal
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 
 from ipcae_sklearn import CAESelector, IPCAESelector
@@ -174,8 +176,12 @@ def test_bad_parameter(Selector, name, value, error):
         ({"map": "full", "map_hidden_layer_sizes": (4,)}, "map_hidden_layer_sizes"),
         ({"map": "per_row", "init": "greedy"}, "init='greedy'"),
         ({"map_hidden_layer_sizes": 4, "init": "greedy"}, "init='greedy'"),
-        ({"embedding_init": "identity", "embedding_dim": 2}, "embedding_dim >= k=3"),
+        ({"embedding_init": "identity", "embedding_dim": 2}, "embedding_dim >= 4"),
         ({"gradient": "gumbel_rao", "noise": "sample"}, "gumbel_rao.*noise='sample'"),
+        ({"n_surplus": 1, "decoder": nn.Linear}, "n_surplus=1.*decoder"),
+        ({"n_surplus": 1, "warm_start": True}, "n_surplus=1.*warm_start"),
+        ({"n_surplus": 1, "tuning_iter": 0}, "n_surplus=1.*tuning_iter=0"),
+        ({"n_surplus": 1, "map": "full"}, "n_surplus=1.*map='full'"),
     ],
     ids=str,
 )
@@ -397,12 +403,27 @@ def test_class_with_one_row(Selector, n, validation_fraction):
 
 @both
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
+@pytest.mark.filterwarnings("ignore:y holds whole numbers:UserWarning")
 @pytest.mark.parametrize("validation_fraction", ["auto", 0.01, 0.1, 0.5])
 def test_every_class_with_one_row(Selector, validation_fraction):
     X, _ = make_data()
     selector = quick(Selector, validation_fraction=validation_fraction)
     selector.fit(X, np.arange(60))
     assert len(selector.classes_) == 60
+
+
+@both
+def test_whole_numbers_that_look_like_values_are_told_of(Selector):
+    X, _ = make_data(n=90)
+    y = np.arange(90) // 3
+    with pytest.warns(UserWarning, match="task='regression'"):
+        selector = quick(Selector).fit(X, y)
+    assert selector.task_ == "classification"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        quick(Selector, task="classification").fit(X, y)
+        quick(Selector).fit(X, np.array(["a", "b", "c"])[y % 3])
 
 
 @both

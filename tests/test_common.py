@@ -7,20 +7,27 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from ipcae_sklearn import CAESelector, IPCAESelector
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-TASKS = ["auto", "reconstruction", "classification", "regression"]
+SHORT = {"max_iter": 2, "tuning_iter": 1}
+# Said to predict, it is asked for good predictions, too.
+LONGER = {"max_iter": 10, "tuning_iter": 50, "learning_rate_init": 0.03}
+LENGTHS = {
+    "auto": SHORT,
+    "reconstruction": SHORT,
+    "classification": LONGER,
+    "regression": LONGER,
+}
 
 ESTIMATORS = [
     Selector(
         k=2,
         task=task,
         hidden_layer_sizes=(8,),
-        max_iter=2,
-        tuning_iter=1,
         n_init=n_init,
         device=device,
+        **length,
     )
     for Selector in (CAESelector, IPCAESelector)
-    for task in TASKS
+    for task, length in LENGTHS.items()
     for n_init in (1, 3)
     for device in DEVICES
 ]

@@ -471,14 +471,14 @@ def test_validation_has_each_held_out_row_once(monkeypatch):
     batches = make_batches()
     assert batches.has_validation
     assert [*chain(*row_numbers(batches.validation()))] == list(range(5))
-    assert row_numbers([batches.sample()]) == [[0, 1]]
+    assert row_numbers([batches.sample()]) == [[0, 4]]  # evenly spread
 
 
 def test_evaluation_takes_as_many_rows_as_there_is_room_for(monkeypatch):
     monkeypatch.setattr(_data, "_EVALUATION_BYTES", 3 * 2 * 4)  # 3 rows of 2 columns
     batches = make_batches(n_validation=8, batch_size=1)
     assert [len(rows) for rows in row_numbers(batches.validation())] == [3, 3, 2]
-    assert row_numbers([batches.sample()]) == [[0, 1, 2]]
+    assert row_numbers([batches.sample()]) == [[0, 3, 7]]
     # There is room for a training batch in any case.
     batches = make_batches(n_validation=8, batch_size=5)
     assert [len(rows) for rows in row_numbers(batches.validation())] == [5, 3]
@@ -696,3 +696,20 @@ def test_a_constant_target_is_centred_only():
     target = encode_values(np.full(5, 0.1))
     assert target.scale.tolist() == [0.0]  # predictions are the constant
     assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1.0, 1000.0])
+def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(500, 3)) * [size, 1, 1]
+    X[0] = 50 * size, 50, 50
+    seen = []
+    monkeypatch.setattr(
+        _problem,
+        "greedy_columns",
+        lambda X, k, **options: seen.append(X.copy()) or np.arange(k),
+    )
+    rows = Rows(X, np.arange(3), X.mean(0), np.full(3, X.std()), CPU)
+    runs = Runs([1], [0], 0, np.arange(500), np.arange(0), None)
+    go_with(rows, encode_values(X[:, 1] + X[:, 2]), runs, 0, (), 1)
+    furthest = np.abs(seen[0]).max(axis=0) * X.std() / X.std(axis=0)
+    assert_allclose(furthest, 3, rtol=1e-3)

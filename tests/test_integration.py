@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectKBest
@@ -182,14 +183,33 @@ def test_scorers_find_the_classes(Selector, scoring):
     assert np.isfinite(scores).all()
 
 
+def _decoder_with_dropout(n_inputs, n_outputs):
+    return nn.Sequential(nn.Dropout(0.5), nn.Linear(n_inputs, n_outputs))
+
+
 @both
-def test_several_threads_give_the_same(Selector):
+@pytest.mark.parametrize("decoder", [None, _decoder_with_dropout])
+def test_several_threads_give_the_same(Selector, decoder):
     X, y = make_data()
-    jobs = (joblib.delayed(clone(quick(Selector)).fit)(X, y) for _ in range(4))
-    fits = joblib.Parallel(n_jobs=2, backend="threading")(jobs)
-    expected = quick(Selector).fit(X, y)
+    selector = quick(Selector, decoder=decoder)
+    torch.set_default_dtype(torch.float64)
+    try:
+        jobs = (joblib.delayed(clone(selector).fit)(X, y) for _ in range(4))
+        fits = joblib.Parallel(n_jobs=2, backend="threading")(jobs)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = selector.fit(X, y)
     for fit in fits:
         assert_same_fit(fit, expected)
+
+
+@both
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_selector_said_to_predict_is_a_predictor(Selector, task):
+    kinds = {"classification": is_classifier, "regression": is_regressor}
+    assert kinds[task](quick(Selector, task=task))
+    assert not any(kind(quick(Selector)) for kind in kinds.values())
 
 
 # Weights, routed

@@ -53,6 +53,31 @@ def autoencoder(k=(3,), p=6, first=0, hidden=(5,), **options):
     return ConcreteAutoencoder(indirect(k, p, first=first, **options), decoder, k)
 
 
+@pytest.mark.parametrize("map_name", ["direct", *(m for m in MAPS if m != "full")])
+def test_kept_rows_work_as_before(map_name):
+    k, rows = (3, 4), [torch.tensor([0, 2]), torch.tensor([1])]
+    p, d = (6, 6) if map_name == "direct" else sizes_of(map_name)
+    logits = direct(k, p) if map_name == "direct" else indirect(k, p, d, map=map_name)
+    decoder = MLPDecoder(k, (5,), 2, generators(2, 100))
+    model = ConcreteAutoencoder(logits, decoder, k)
+    before = model.logits().detach()
+    z = normal(2, 7, 4)
+    z[0, :, 1] = z[1, :, [0, 2, 3]] = 0  # the rows to be dropped say nothing
+    expected = model(z)
+    states = [model.decoder.run_state(i) for i in range(2)]
+    model.keep_rows(rows)
+    assert model.k == [2, 1]
+    assert model.row_mask.tolist() == [[True, True], [True, False]]
+    torch.testing.assert_close(model.logits()[0], before[0, [0, 2]])
+    torch.testing.assert_close(model.logits()[1, 0], before[1, 1])
+    kept = torch.stack([z[0][:, [0, 2]], z[1][:, [1, 0]]])
+    torch.testing.assert_close(model(kept), expected)
+    # The state of a decoder that had more inputs: the first of them.
+    model.decoder.load_run_state(0, states[0])
+    first = model.decoder.run_state(0)["layers.0.weight"]
+    assert torch.equal(first, states[0]["layers.0.weight"][:, :2])
+
+
 def sizes_of(map_name):
     """p and d: the elementwise maps need them equal."""
     return (6, 6) if map_name in ("diagonal", "scalar") else (6, 4)

@@ -181,7 +181,7 @@ def test_k_becomes_an_integer(k, number):
         (-0.5, "between 0 and 1"),
         (NAN, "between 0 and 1"),
         (0.04, "rounds down to 0"),
-        ("every", "k must be one of"),
+        ("every", "k must be a number or 'all'"),
     ],
 )
 def test_k_is_refused(k, words):

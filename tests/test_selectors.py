@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
+from ipcae_sklearn import CAESelector, IPCAESelector, _data, greedy_columns
 from ipcae_sklearn.datasets import make_blocks
 
 # Short searches seldom converge, and what is tested here does not depend on it.
@@ -436,6 +436,8 @@ CHANGES = [
     ("n_gradient_samples", GUMBEL_RAO, 3),
     ("diversity", {}, 0.5),
     ("max_iter", {}, 7),
+    ("n_surplus", {}, 0),
+    ("n_surplus", {}, 5),
     ("tuning_iter", {}, 0),
     ("tuning_iter", {}, 5),
     ("batch_size", {}, 20),
@@ -598,7 +600,7 @@ def test_best_of_several_runs(Selector, task, n):
     assert several.restart_losses_.shape == (4,)
     assert len(set(several.restart_losses_)) == 4
     # A run is the same alone and in company.
-    assert_allclose(several.restart_losses_[0], alone.restart_losses_[0], rtol=1e-4)
+    assert_allclose(several.restart_losses_[0], alone.restart_losses_[0], rtol=1e-3)
     best = several.restart_losses_.min()
     column = "validation_loss" if n == 600 else "train_loss"
     kept = several.history_[column]
@@ -1076,6 +1078,14 @@ def test_without_warm_start_a_fit_begins_anew(Selector):
 
 
 @both
+def test_warm_start_with_other_classes_is_refused(Selector):
+    X, y = make_data("classification")
+    selector = quick(Selector, warm_start=True).fit(X, np.array(["a", "b", "c"])[y])
+    with pytest.raises(ValueError, match="y has other classes"):
+        selector.fit(X, np.array(["x", "y", "z"])[y])
+
+
+@both
 def test_warm_start_of_several_runs(Selector):
     X, y = make_data("regression")
     selector = quick(Selector, warm_start=True, n_init=3).fit(X, y)
@@ -1289,14 +1299,25 @@ def planted(kind, seed):
 
 
 @both
-@pytest.mark.parametrize("kind, seed", [("linear", 0), ("xor", 1)])
+@pytest.mark.parametrize("kind, seed", [("linear", 0), ("xor", 0), ("xor", 1)])
 def test_planted_columns_are_found(Selector, kind, seed):
     X, y, relevant = planted(kind, seed)
-    # A single run finds them in about three cases of four; for the rate over more
-    # seeds see benchmarks/planted.py.
-    selector = Selector(len(relevant), n_init=4, device="cpu", random_state=seed)
-    selector.fit(X, y)
+    selector = Selector(len(relevant), device="cpu", random_state=seed).fit(X, y)
     assert_array_equal(selector.selected_indices_, relevant)
+    assert selector.probabilities_.shape == (len(relevant), X.shape[1])
+    assert selector.n_unique_ <= len(relevant)
+
+
+@both
+def test_k_beyond_the_columns_that_vary_keeps_them_all(Selector):
+    X = np.ones((60, 30))
+    varying = np.arange(3, 30, 3)
+    X[:, varying] = make_X(60, len(varying))
+    y = X[:, 3] > 0
+    for k in (len(varying), len(varying) + 1, 29):
+        selected = quick(Selector, k).fit(X, y).selected_indices_
+        assert len(selected) == k
+        assert set(varying) <= set(selected)
 
 
 # Local search and greedy start
@@ -1344,3 +1365,27 @@ def test_score_counts_columns_that_were_constant_in_training(Selector):
     full = selector.reconstruct(selector.transform(test))
     expected = r2_score(test, full, multioutput="variance_weighted")
     assert selector.score(test) == pytest.approx(expected)
+
+
+@both
+def test_rows_are_scored_and_decoded_in_blocks(Selector, monkeypatch):
+    X = make_X(40, 6) * np.linspace(0.5, 2, 6) + 3
+    weights = np.random.default_rng(1).uniform(size=40)
+    selector = quick(Selector, 3).fit(X)
+    for _ in range(2):
+        full = selector.reconstruct(selector.transform(X))
+        for own in (None, weights):
+            expected = r2_score(
+                X, full, sample_weight=own, multioutput="variance_weighted"
+            )
+            assert selector.score(X, sample_weight=own) == pytest.approx(expected)
+        monkeypatch.setattr(_data, "_CHUNK_BYTES", 8 * 6 * 7)  # seven rows
+
+
+@both
+def test_weights_may_be_very_large(Selector):
+    X, y = make_data("regression")
+    weights = np.linspace(0.1, 1, len(y))
+    expected = quick(Selector).fit(X, y, sample_weight=weights)
+    scaled = quick(Selector).fit(X, y, sample_weight=weights * 1.5e308)
+    assert_array_equal(scaled.selected_indices_, expected.selected_indices_)

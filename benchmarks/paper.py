@@ -93,8 +93,8 @@ class LogitMoves:
 class Watched:
     """A selector that notes how far its logits move."""
 
-    def _make_model(self, problem, runs, start):
-        model = super()._make_model(problem, runs, start)
+    def _make_model(self, problem, runs, n_rows, start):
+        model = super()._make_model(problem, runs, n_rows, start)
         self.moves = LogitMoves()
         model.logits.register_forward_hook(self.moves)
         return model
@@ -140,9 +140,9 @@ class FixedEmbedding(IPCAE):
 class GivenColumns(CAE):
     """The same decoder, trained in the same way on ``columns``, which stay."""
 
-    def _make_model(self, problem, runs, start):
+    def _make_model(self, problem, runs, n_rows, start):
         start = [np.searchsorted(problem.columns, self.columns)]
-        return super()._make_model(problem, runs, start)
+        return super()._make_model(problem, runs, n_rows, start)
 
     def _make_logits(self, k, n_features, generators, start):
         # So far ahead that no noise, at any temperature, picks another column.

@@ -215,6 +215,53 @@ def time_to_quality():
     return markdown([*header, "distinct before repair"], rows)
 
 
+def search():
+    """Both searches over k, seed by seed."""
+    records = [r for r in read("search") if r["part"] == "search"]
+    rows = []
+    for data in unique(records, "data"):
+        for seed in unique(of(records, data=data), "seed"):
+            pair = {r["method"]: r for r in of(records, data=data, seed=seed)}
+            if len(pair) < 2:
+                continue
+            ours, grid = pair["IPCAESelectorCV"], pair["GridSearchCV"]
+            scores = (
+                " ".join(f"{score:.3f}" for score in r["mean_scores"])
+                for r in (ours, grid)
+            )
+            rows.append(
+                [
+                    f"{data}, seed {seed}",
+                    ", ".join(map(str, ours["ks"])),
+                    f"{ours['seconds']:.0f}",
+                    f"{grid['seconds']:.0f}",
+                    f"{grid['seconds'] / ours['seconds']:.2f}",
+                    *scores,
+                ]
+            )
+    header = ["data", "k", "`IPCAESelectorCV` (s)", "`GridSearchCV` (s)", "ratio"]
+    return markdown([*header, "mean scores", "of `GridSearchCV`"], rows)
+
+
+def restarts():
+    records = [r for r in read("search") if r["part"] == "restarts"]
+    rows = [
+        [
+            f"{data} ({own[0]['k']})",
+            n_init,
+            len(own),
+            cell(own, "validation_loss", error=True),
+            cell(own, "test_accuracy", 4),
+            cell(own, "seconds", 1),
+        ]
+        for data in unique(records, "data")
+        for n_init in unique(records, "n_init")
+        for own in [of(records, data=data, n_init=n_init)]
+    ]
+    header = ["data (k)", "`n_init`", "seeds", "held-out loss", "test accuracy"]
+    return markdown([*header, "seconds"], rows)
+
+
 def scale(study):
     """Cost of a fit against the quantity that the study is named after."""
     varied = {"dexter": "p"}.get(study, study)
@@ -418,6 +465,8 @@ TABLES = {
     "planted": planted,
     "speed": speed,
     "time_to_quality": time_to_quality,
+    "search": search,
+    "restarts": restarts,
     **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "dexter")},
     "measured_on": measured_on,
 }

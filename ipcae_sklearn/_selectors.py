@@ -767,7 +767,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return float(1 - error[varies].sum() / np.square(std).sum())
 
     def _check_features(self, X):
-        return validate_data(self, X, accept_sparse="csr", reset=False)
+        X = validate_data(
+            self, X, accept_sparse="csr", ensure_all_finite=False, reset=False
+        )
+        check_finite(X, getattr(self, "feature_names_in_", None))
+        return X
 
     def _decode_selected(self, X):
         check_is_fitted(self)

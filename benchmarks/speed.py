@@ -18,8 +18,9 @@ from torch import nn
 from common import Results, parser
 from ipcae_sklearn import CAESelector, IPCAESelector
 from ipcae_sklearn import _functional as functional
+from ipcae_sklearn._decoding import make_optimizer
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
-from ipcae_sklearn._training import _make_noise, _optimizer, _relaxed_loss
+from ipcae_sklearn._training import _make_noise, _relaxed_loss
 
 # Shapes of the cases; the values do not matter for the time of a step.
 CASES = {
@@ -42,7 +43,7 @@ def our_step(selector, p, b, outputs):
     logits = selector._make_logits([K], p, generators, [None])
     decoder = MLPDecoder([K], (200,), outputs or p, generators)
     model = ConcreteAutoencoder(logits, decoder, [K])
-    optimizer = _optimizer(model, options)
+    optimizer = make_optimizer(model, options)
     noise = _make_noise(model, options, [0], 0)
     X, target, loss = batch(p, b, outputs)
 

@@ -257,10 +257,18 @@ class Rows:
         np.divide(block[:, self.columns] - self.center, self.scale, out=scaled)
         return torch.from_numpy(scaled).to(self.device)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Rows of the given numbers: (b,) -> (b, p)."""
+    def take(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Rows of the given numbers, (b,) -> (b, p), or their values in some columns
+        (r, k), (b, r, k).
+        """
         if self.resident is not None:
-            return self.resident[index]
+            if columns is None:
+                return self.resident[index]
+            return self.resident[index.view(-1, 1, 1), columns]
+        rows = self._take(index)
+        return rows if columns is None else rows[:, columns]
+
+    def _take(self, index: Tensor) -> Tensor:
         if not is_memory_mapped(self.X):
             return self._read(index.cpu().numpy())
         index, order = index.sort()  # a file is read forwards
@@ -269,6 +277,9 @@ class Rows:
 
 class TrainingBatches:
     """Shuffled batches of training rows, and the held-out rows.
+
+    A batch is (X, target, weights), X of shape (b, p) or, where columns (r, k) are
+    asked for, (b, r, k).
 
     Parameters
     ----------
@@ -297,7 +308,7 @@ class TrainingBatches:
         batch_size,
         seed,
     ):
-        self.rows = rows
+        self.source = rows
         self.target = target
         self.weights = weights
         self.validation_weights = validation_weights
@@ -308,13 +319,16 @@ class TrainingBatches:
         self.n_train_batches = -(-len(train_index) // batch_size)
         self.has_validation = len(validation_index) > 0
 
-    def _batch(self, index, weights) -> tuple[Tensor, Tensor, Tensor | None]:
-        index = index.to(self.rows.device)
-        X = self.rows.take(index)
-        target = X if self.target is None else self.target[index]
-        return X, target, None if weights is None else weights[:, index]
+    def _batch(self, index, weights, columns) -> tuple[Tensor, Tensor, Tensor | None]:
+        index = index.to(self.source.device)
+        weights = None if weights is None else weights[:, index]
+        if columns is not None and self.target is not None:
+            return self.source.take(index, columns), self.target[index], weights
+        rows = self.source.take(index)
+        X = rows if columns is None else rows[:, columns]
+        return X, rows if self.target is None else self.target[index], weights
 
-    def train(self, epoch: int):
+    def train(self, epoch: int, columns=None):
         """Yield (X, target, weights) batches in an order that depends on the epoch.
 
         Batches differ by one row at most: a rest of one or two rows would be noise.
@@ -322,14 +336,14 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.train_index), generator=generator)
         for index in self.train_index[order].tensor_split(self.n_train_batches):
-            yield self._batch(index, self.weights)
+            yield self._batch(index, self.weights, columns)
 
-    def validation(self):
+    def validation(self, columns=None):
         """Yield (X, target, weights) batches of the held-out rows."""
         for index in self.validation_index.split(self._evaluation_rows()):
-            yield self._batch(index, self.validation_weights)
+            yield self._batch(index, self.validation_weights, columns)
 
-    def sample(self):
+    def sample(self, columns=None):
         """One batch of held-out rows, else of training rows."""
         if self.has_validation:
             index, weights = self.validation_index, self.validation_weights
@@ -337,11 +351,16 @@ class TrainingBatches:
             index, weights = self.train_index, self.weights
         if len(index) > (most := self._evaluation_rows()):
             index = index[torch.linspace(0, len(index) - 1, most).long()]
-        return self._batch(index, weights)
+        return self._batch(index, weights, columns)
+
+    def rows(self, index, columns=None):
+        """Yield (X, target, None) batches of the rows of the given numbers."""
+        for part in torch.as_tensor(index).split(self._evaluation_rows()):
+            yield self._batch(part, None, columns)
 
     def _evaluation_rows(self) -> int:
         """Rows of a batch that needs no gradient, no larger than there is room for."""
-        affordable = _EVALUATION_BYTES // (4 * self.rows.n_features)
+        affordable = _EVALUATION_BYTES // (4 * self.source.n_features)
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
 
 

@@ -8,6 +8,7 @@ loss, an optimizer or how it is trained.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -127,6 +128,14 @@ class MLPDecoder(nn.Module):
         """(r, b, k) -> (r, b, m)."""
         return self.layers(z)
 
+    def enter(self, z: Tensor) -> Tensor:
+        """What the first linear layer makes of the inputs: (r, b, k) -> (r, b, h)."""
+        return self.layers[0](z)
+
+    def leave(self, h: Tensor) -> Tensor:
+        """The rest of :meth:`forward`: (r, b, h) -> (r, b, m)."""
+        return self.layers[1:](h)
+
     def run_state(self, i: int) -> dict[str, Tensor]:
         """Copy of the state of run i, without the padding of its inputs."""
         state = {name: t[i].detach().clone() for name, t in self.state_dict().items()}
@@ -143,6 +152,16 @@ class MLPDecoder(nn.Module):
                 _copy(t[i, :, :n], state[name][:, :n])
             else:
                 _copy(t[i], state[name])
+
+    def repeated(self, times: int) -> MLPDecoder:
+        """A decoder with all runs of this one, several times."""
+        other = copy.deepcopy(self)
+        other.n_inputs = self.n_inputs * times
+        for module in other.modules():
+            for name, t in list(module.named_parameters(recurse=False)):
+                repeats = (times,) + (1,) * (t.dim() - 1)
+                setattr(module, name, nn.Parameter(t.detach().repeat(repeats)))
+        return other
 
     def keep_inputs(self, inputs: Sequence[Tensor]) -> None:
         """Go on with some inputs of each run, given by number."""
@@ -191,6 +210,22 @@ class CustomDecoder(nn.Module):
                     f"of type {type(output).__name__} and shape {shape}."
                 )
         return torch.stack(outputs)
+
+    def enter(self, z: Tensor) -> Tensor:
+        """All of :meth:`forward`: which layer is the first, is not known."""
+        return self(z)
+
+    def leave(self, h: Tensor) -> Tensor:
+        """Nothing is left to do."""
+        return h
+
+    def repeated(self, times: int) -> CustomDecoder:
+        """A decoder with all runs of this one, several times."""
+        other = copy.deepcopy(self)
+        other.n_inputs = self.n_inputs * times
+        own = [copy.deepcopy(run) for _ in range(times) for run in self.runs]
+        other.runs = nn.ModuleList(own)
+        return other
 
     def run_state(self, i: int) -> dict[str, Tensor]:
         """Copy of the state of run i."""
@@ -399,9 +434,17 @@ class ConcreteAutoencoder(nn.Module):
 
     def forward(self, selected: Tensor) -> Tensor:
         """Decode selected features: (r, b, k) -> (r, b, m)."""
+        return self.decoder(self._own(selected))
+
+    def enter(self, selected: Tensor) -> Tensor:
+        """What the decoder's first layer makes of them: (r, b, k) -> (r, b, h)."""
+        return self.decoder.enter(self._own(selected))
+
+    def _own(self, selected: Tensor) -> Tensor:
+        """Without the columns of spare rows."""
         if len(set(self.k)) > 1:
-            selected = selected * self.row_mask.unsqueeze(1)
-        return self.decoder(selected)
+            return selected * self.row_mask.unsqueeze(1)
+        return selected
 
     def run_state(self, i: int) -> dict[str, dict[str, Tensor]]:
         """Copy of the state of run i: tensors of the selector and of the decoder."""

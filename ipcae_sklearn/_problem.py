@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
 import torch
 
 from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
-from ipcae_sklearn._greedy import greedy_columns
-
-# Greedy columns are found in as many rows as hold this many values, and in no fewer
-# rows than this, if there are as many.
-_MOST_VALUES, _FEWEST_ROWS = 10_000_000, 1000
-# ... among as many columns as make matrices of this size, of which there are five in
-# float64.
-_GREEDY_VALUES = 2_000_000
-_VALUES_AT_ONCE = 2**20  # float32, while the columns are screened
-# Standard deviations from the mean.
-_FURTHEST = 3.0
 
 
 @dataclass
@@ -153,98 +141,3 @@ def warn_if_few_dominate(std, k: int) -> None:
             UserWarning,
             stacklevel=5,
         )
-
-
-def go_with(rows, target, runs, i: int, columns, k: int, n_swap_passes=0):
-    """Columns of run i made up to k by greedy ones, then swapped for better ones.
-
-    Judged by linear regression on rows that the run trains on; of many rows and columns
-    some are looked at.
-    """
-    index, weights = _rows_to_look_at(runs, i, rows.n_features)
-    start = np.asarray(columns, dtype=np.intp)
-    Y = _target_matrix(target, index)
-    most = max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // len(index))
-    candidates = np.arange(rows.n_features)
-    if most < rows.n_features:
-        candidates = _screen(rows, index, Y, weights, start, most)
-    X = _read_columns(rows, index, candidates)
-    if Y is not None:
-        # Standardised, columns that seldom differ from their mean reach far out and
-        # would be worth explaining as much as any other.
-        furthest = _FURTHEST * X.std(axis=0)
-        np.clip(X, -furthest, furthest, out=X)
-    chosen = greedy_columns(
-        X,
-        k,
-        target=Y,
-        sample_weight=weights,
-        start=np.searchsorted(candidates, start),
-        n_swap_passes=n_swap_passes,
-    )
-    return candidates[chosen]
-
-
-def _rows_to_look_at(runs, i, n_features):
-    """Numbers of some training rows of run i, in order, and their weights."""
-    index = runs.train_rows
-    if runs.weights is not None:
-        index = index[runs.weights[i][index] > 0]
-    most = max(_FEWEST_ROWS, _MOST_VALUES // n_features)
-    if len(index) > most:
-        index = index[np.linspace(0, len(index) - 1, most).astype(int)]
-    return index, None if runs.weights is None else runs.weights[i][index]
-
-
-def _target_matrix(target, index) -> np.ndarray | None:
-    if target.tensor is None:
-        return None
-    y = target.tensor[torch.from_numpy(index)].numpy()
-    return np.eye(target.n_outputs)[y] if target.loss == "cross_entropy" else y
-
-
-def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
-    """About ``most`` columns in order, those of ``start`` among them.
-
-    Half are the best for the target, each by itself. They may all say the same, so
-    the others, and all if there is no target, are evenly spread.
-    """
-    best, n_spread = start, most
-    if Y is not None:
-        n_spread = most // 2
-        score = _scores(rows, index, Y, weights, start)
-        best = np.argpartition(-score, n_spread)[:n_spread]
-    spread = np.linspace(0, rows.n_features - 1, n_spread).astype(int)
-    return np.unique(np.concatenate([start, best, spread]))
-
-
-def _scores(rows, index, Y, weights, start) -> np.ndarray:
-    """Of each column, what it explains of the part of Y that ``start`` leaves (p,)."""
-    Y = Y.reshape(len(index), -1)
-    root = np.ones((len(index), 1)) if weights is None else np.sqrt(weights)[:, None]
-    known = np.column_stack([np.ones(len(index)), _read_columns(rows, index, start)])
-    left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y, rcond=None)[0])
-    products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)
-    norms = np.zeros(rows.n_features, dtype=np.float32)
-    for part, X in _parts(rows, index):
-        X = root[part].astype(np.float32) * X
-        products += left[part].T.astype(np.float32) @ X
-        norms += np.einsum("ij,ij->j", X, X)
-    return np.einsum("ij,ij->j", products, products) / np.maximum(norms, 1e-30)
-
-
-def _read_columns(rows, index, columns) -> np.ndarray:
-    """Some columns of some rows, in float32."""
-    values = np.empty((len(index), len(columns)), dtype=np.float32)
-    for part, X in _parts(rows, index):
-        values[part] = X[:, columns]
-    return values
-
-
-def _parts(rows, index):
-    """Slices of the index, and their rows as arrays (b, p)."""
-    step = max(1, _VALUES_AT_ONCE // rows.n_features)
-    for first in range(0, len(index), step):
-        part = slice(first, first + step)
-        taken = rows.take(torch.from_numpy(index[part]).to(rows.device))
-        yield part, taken.cpu().numpy()

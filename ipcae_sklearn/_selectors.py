@@ -6,7 +6,6 @@ import contextlib
 import threading
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -29,6 +28,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ipcae_sklearn import _functional, _parameters
+from ipcae_sklearn._advice import GreedyAdviser
 from ipcae_sklearn._callbacks import (
     CallbackSupportMixin,
     EpochReporter,
@@ -44,6 +44,7 @@ from ipcae_sklearn._data import (
     resolve_task,
     row_blocks,
 )
+from ipcae_sklearn._decoding import TrainingOptions
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
@@ -55,20 +56,26 @@ from ipcae_sklearn._problem import (
     Problem,
     Runs,
     columns_in_use,
-    go_with,
     one_scale,
     plan_runs,
     warn_if_few_dominate,
 )
-from ipcae_sklearn._training import RunResult, TrainingOptions, train
+from ipcae_sklearn._training import RunResult, train
 
-# Steps of the search and of the tuning that "auto" asks for, in whole epochs. They
-# are what annealing needs, however many rows there are.
-_SEARCH_STEPS, _TUNING_STEPS = 2000, 1000
+# Steps of the search and of the tuning that "auto" asks for, in whole epochs, and the
+# fewest epochs. Annealing needs steps, however many rows there are; the decoder learns
+# from each of them.
+_SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
+_TUNING_STEPS, _TUNING_EPOCHS = 2000, 20
 # With a target, rows of the selector that search, at least.
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
+# Passes of the linear swaps that the local search tries first.
+_SWAP_PASSES = 3
+# Where there are too few rows to hold some out, selected features are hidden from the
+# decoder at random: at most this share, and so that this many are left in the mean.
+_MOST_DROPOUT, _LEFT_IN = 0.8, 10
 # How far a row that starts at a greedy column is ahead of all others together.
 _START_LEAD = 3.0
 
@@ -135,7 +142,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
-        n_swap_passes=3,
+        dropout="auto",
+        n_trials=12,
         tuning_iter="auto",
         batch_size="auto",
         learning_rate_init="auto",
@@ -166,7 +174,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.diversity = diversity
         self.max_iter = max_iter
         self.n_surplus = n_surplus
-        self.n_swap_passes = n_swap_passes
+        self.dropout = dropout
+        self.n_trials = n_trials
         self.tuning_iter = tuning_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -241,7 +250,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
         runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
         n_own = round(len(runs.train_rows) / batch_factor)
-        options = self._training_options(n_own, task)
+        p = len(problem.columns)
+        dropout = [
+            self._resolve_dropout(n_own, self._n_rows(k, p, task), task) for k in runs.k
+        ]
+        options = self._training_options(n_own, task, dropout)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
         batch_size = round(self._resolve_batch_size(n_own) * batch_factor)
         results = self._train(
@@ -299,7 +312,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             check_option(name, getattr(self, name), (True, False))
         for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
             check_number(name, getattr(self, name), low=1, integer=True)
-        check_number("n_swap_passes", self.n_swap_passes, low=0, integer=True)
+        check_number("n_trials", self.n_trials, low=0, integer=True)
         for name in ("diversity", "weight_decay", "tol"):
             check_number(name, getattr(self, name), low=0)
         check_number_or = _parameters.check_number_or
@@ -317,6 +330,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
         check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
         fraction = self.validation_fraction
+        check_number_or("dropout", self.dropout, ("auto",), low=0, high=0.99)
         check_number_or("validation_fraction", fraction, ("auto",), low=0, high=1)
         a_module = isinstance(self.decoder, torch.nn.Module)
         if a_module or (self.decoder is not None and not callable(self.decoder)):
@@ -456,14 +470,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         return weights
 
-    def _training_options(self, n_train: int, task: str) -> TrainingOptions:
+    def _training_options(self, n_train: int, task: str, dropout=()) -> TrainingOptions:
         """The parameters as the training loop takes them, "auto" resolved."""
         steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
         max_iter, tuning_iter = self.max_iter, self.tuning_iter
         if max_iter == "auto":
-            max_iter = max(20, -(-_SEARCH_STEPS // steps_per_epoch))
+            max_iter = max(_SEARCH_EPOCHS, -(-_SEARCH_STEPS // steps_per_epoch))
         if tuning_iter == "auto":
-            tuning_iter = max(5, -(-_TUNING_STEPS // steps_per_epoch))
+            tuning_iter = max(_TUNING_EPOCHS, -(-_TUNING_STEPS // steps_per_epoch))
         rate, selector_rate = self.learning_rate_init, self.learning_rate_selector
         if rate == "auto":
             rate = 3e-3 if task == "reconstruction" else 1e-3
@@ -472,6 +486,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return TrainingOptions(
             max_iter=int(max_iter),
             tuning_iter=int(tuning_iter),
+            n_trials=int(self.n_trials),
+            dropout=tuple(dropout),
             learning_rate=rate,
             selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
@@ -485,6 +501,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
+
+    def _resolve_dropout(self, n_train: int, n_rows: int, task: str) -> float:
+        if self.dropout != "auto":
+            return self.dropout
+        few = self._resolve_fraction(n_train) == 0 and not self._no_surplus()
+        if task == "reconstruction" or not few:
+            return 0.0
+        return float(np.clip(1 - _LEFT_IN / n_rows, 0, _MOST_DROPOUT))
 
     def _resolve_batch_size(self, n_train: int) -> int:
         """About the square root of the rows, so that epochs grow slower than they."""
@@ -501,21 +525,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             everything = [np.arange(k) for k in runs.k]
         with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
-            greedy = partial(go_with, rows, target, runs)
-            swaps = self.n_swap_passes
             n_rows = runs.k
             if everything is None:
                 n_rows = [self._n_rows(k, len(problem.columns), task) for k in runs.k]
-            first: list = [None] * len(runs.k)
-            start = first
+            adviser = GreedyAdviser(rows, target, runs, n_swap_passes=_SWAP_PASSES)
+            start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
-                first = [greedy(i, (), k, swaps) for i, k in enumerate(runs.k)]
-                start = [greedy(i, c, n_rows[i]) for i, c in enumerate(first)]
-
-            def propose(i, columns):
-                swapped = [greedy(i, columns, len(columns), swaps)] if swaps else []
-                return swapped if first[i] is None else [*swapped, first[i]]
-
+                adviser.fallbacks = [
+                    adviser.complete(i, (), k, _SWAP_PASSES)
+                    for i, k in enumerate(runs.k)
+                ]
+                start = [
+                    adviser.complete(i, columns, n_rows[i])
+                    for i, columns in enumerate(adviser.fallbacks)
+                ]
             return train(
                 self._make_model(problem, runs, n_rows, start).to(device),
                 runs.batches(rows, target, batch_size),
@@ -524,8 +547,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 seeds=runs.seeds,
                 k=runs.k,
                 columns=everything,
-                complete=greedy,
-                propose=propose,
+                adviser=adviser,
                 on_epoch=reporter,
             )
 
@@ -923,7 +945,7 @@ class CAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps, at least 20.
+        2,000 steps, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -931,13 +953,19 @@ class CAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
-    n_swap_passes : int, default=3
-        Passes of the local search over the columns found (see Notes), 0 for none. It
-        needs held-out rows and a tuning.
+    dropout : float or "auto", default="auto"
+        Share of the selected features that are hidden from the decoder in each step of
+        the search, at random. Hidden ones have to be stood in for, so features are
+        preferred that tell of the target in any company. "auto" is 0, but where a
+        target has too few rows for some to be held out, as much as leaves 10 features,
+        0.8 at most.
+    n_trials : int, default=12
+        Sets of features that the local search tries in place of the one found (see
+        Notes), 0 for none. It needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
-        at least 5; 0 for none, as published.
+        found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
+        at least 20; 0 for none, as published.
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -1032,12 +1060,12 @@ class CAESelector(_BaseConcreteSelector):
     -----
     A fit has three parts. The *search* trains rows and decoder at a falling
     temperature. Exactly k distinct columns come out of it: where several rows prefer
-    the same column, the surest of them keeps it and the others get the columns that, by
-    linear regression, go best with those taken. Then a *local search* replaces one
-    column after the other by that with which a linear regression explains more of X
-    (and of the target, in equal parts); its columns are taken if a new decoder learns
-    more from them than from those before, by the loss on the held-out rows. Last, the
-    *tuning* trains the decoder on the columns chosen.
+    the same column, the surest of them keeps it, and the others get columns that go
+    well with those taken. Then a *local search* tries other columns in place of some:
+    those that a linear regression would swap and, with a target, those that the decoder
+    asks for, by the gradient of its loss. They are taken if a new decoder learns more
+    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder on
+    the columns chosen.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1136,7 +1164,7 @@ class IPCAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps, at least 20.
+        2,000 steps, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -1144,13 +1172,19 @@ class IPCAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"`` have none.
-    n_swap_passes : int, default=3
-        Passes of the local search over the columns found (see Notes), 0 for none. It
-        needs held-out rows and a tuning.
+    dropout : float or "auto", default="auto"
+        Share of the selected features that are hidden from the decoder in each step of
+        the search, at random. Hidden ones have to be stood in for, so features are
+        preferred that tell of the target in any company. "auto" is 0, but where a
+        target has too few rows for some to be held out, as much as leaves 10 features,
+        0.8 at most.
+    n_trials : int, default=12
+        Sets of features that the local search tries in place of the one found (see
+        Notes), 0 for none. It needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 1,000 steps,
-        at least 5; 0 for none, as published.
+        found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
+        at least 20; 0 for none, as published.
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -1245,12 +1279,12 @@ class IPCAESelector(_BaseConcreteSelector):
     -----
     A fit has three parts. The *search* trains rows and decoder at a falling
     temperature. Exactly k distinct columns come out of it: where several rows prefer
-    the same column, the surest of them keeps it and the others get the columns that, by
-    linear regression, go best with those taken. Then a *local search* replaces one
-    column after the other by that with which a linear regression explains more of X
-    (and of the target, in equal parts); its columns are taken if a new decoder learns
-    more from them than from those before, by the loss on the held-out rows. Last, the
-    *tuning* trains the decoder on the columns chosen.
+    the same column, the surest of them keeps it, and the others get columns that go
+    well with those taken. Then a *local search* tries other columns in place of some:
+    those that a linear regression would swap and, with a target, those that the decoder
+    asks for, by the gradient of its loss. They are taken if a new decoder learns more
+    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder on
+    the columns chosen.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,
@@ -1296,7 +1330,8 @@ class IPCAESelector(_BaseConcreteSelector):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
-        n_swap_passes=3,
+        dropout="auto",
+        n_trials=12,
         tuning_iter="auto",
         batch_size="auto",
         learning_rate_init="auto",
@@ -1328,7 +1363,8 @@ class IPCAESelector(_BaseConcreteSelector):
             diversity=diversity,
             max_iter=max_iter,
             n_surplus=n_surplus,
-            n_swap_passes=n_swap_passes,
+            dropout=dropout,
+            n_trials=n_trials,
             tuning_iter=tuning_iter,
             batch_size=batch_size,
             learning_rate_init=learning_rate_init,

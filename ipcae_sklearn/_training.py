@@ -1,4 +1,4 @@
-"""The only training loop and the only optimizer of the package.
+"""The training of the runs, from the search to what is found.
 
 :func:`train` trains the r runs of a model side by side, first *searching* (relaxed
 selection, falling temperature), then *tuning* the decoder alone on the columns found.
@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ipcae_sklearn._decoding import (
+    Batches,
+    InputMasks,
+    Loss,
+    TrainingOptions,
+    decoder_epochs,
+    descend,
+    importances,
+    make_optimizer,
+    padded,
+    train_decoder,
+    training_mean,
+    validate,
+)
 from ipcae_sklearn._functional import (
     distinct_argmax,
     generalized_jsd,
@@ -25,6 +39,7 @@ from ipcae_sklearn._functional import (
     select,
     temperature_at,
 )
+from ipcae_sklearn._local_search import Adviser, local_search, stand_ins
 
 HISTORY = (
     "train_loss",
@@ -34,50 +49,6 @@ HISTORY = (
     "mean_max_probability",
     "gjsd",
 )
-
-
-# X (b, p), target (b, ...) and weights (r, b), None for equal weights
-Batch = tuple[Tensor, Tensor, Tensor | None]
-
-
-class Batches(Protocol):
-    """Where the rows come from; all runs see the same ones."""
-
-    n_train_batches: int
-    has_validation: bool
-    seed: int  # of what all runs share
-
-    def train(self, epoch: int) -> Iterator[Batch]:
-        """Yield the training rows, in an order that depends on the epoch alone."""
-        ...
-
-    def validation(self) -> Iterator[Batch]:
-        """Yield the held-out rows."""
-        ...
-
-    def sample(self) -> Batch:
-        """Held-out rows, else training rows, as many as one batch can hold."""
-        ...
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What :func:`train` is told; checked by the estimators."""
-
-    max_iter: int
-    tuning_iter: int
-    learning_rate: float
-    selector_learning_rate: float
-    weight_decay: float
-    temperature: tuple[float, float]
-    temperature_schedule: str
-    noise: str
-    gradient: str
-    n_gradient_samples: int
-    diversity: float
-    early_stopping: bool
-    n_iter_no_change: int
-    tol: float
 
 
 @dataclass(frozen=True)
@@ -102,19 +73,18 @@ class RunResult:
     history: dict[str, np.ndarray] = field(default_factory=dict)  # see HISTORY
 
 
-class NonFiniteLossError(ValueError):
-    """The loss became infinite or NaN."""
-
-
 # Surplus rows are dropped in this many rounds. Before each the decoder is tuned for
-# this share of the tuning's epochs.
+# this many steps, a quarter of the tuning at most.
 _ROUNDS = 3
-_SHARE_OF_TUNING = 0.25
+_ROUND_STEPS = 250
 
 # A row is sure of a column that is this probable: a second draw would very likely pick
 # the same one. The rows of a run are sure when all of them but one in 20 are.
 SURE_PROBABILITY = 0.9
 _UNSURE_SHARE = 0.05
+# Rows that are sure of the same column may yet part, so sure rows end the search only
+# when they are distinct or have kept their columns for this share of the schedule.
+_SHARE_OF_PATIENCE = 0.2
 
 
 class _Noise:
@@ -256,21 +226,11 @@ class _Keeper:
         self.n_stalled = np.where(better, 0, self.n_stalled + 1)
         return self.n_stalled >= self.options.n_iter_no_change
 
-    @torch.no_grad()
-    def repair(self, complete) -> None:
-        """Give rows that share their column another one, chosen by ``complete``."""
-        logits = self.model.logits()
-        for i, (kept, k) in enumerate(zip(self.kept, self.model.k, strict=True)):
-            if kept.selection.n_unique == k:
-                continue
-            columns = _complete_rows(logits[i, :k], partial(complete, i))
-            self.change(i, columns)
-
-    def change(self, i: int, columns: np.ndarray) -> None:
-        """Give run i other columns, which its decoder has yet to learn."""
-        kept = self.kept[i]
-        kept.selection = replace(kept.selection, columns=columns)
-        kept.loss = np.inf
+    def change(self, columns: Sequence[np.ndarray]) -> None:
+        """Give the runs other columns, which their decoders have yet to learn."""
+        for kept, others in zip(self.kept, columns, strict=True):
+            kept.selection = replace(kept.selection, columns=others)
+            kept.loss = np.inf
 
     def restore(self) -> None:
         """Put the kept states back into the model."""
@@ -287,14 +247,13 @@ class _Keeper:
 def train(
     model,
     batches: Batches,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     options: TrainingOptions,
     *,
     seeds: Sequence[int],
     k: Sequence[int] | None = None,
     columns: Sequence[np.ndarray] | None = None,
-    complete: Callable[[int, np.ndarray, int], np.ndarray] | None = None,
-    propose: Callable[[int, np.ndarray], Sequence[np.ndarray]] | None = None,
+    adviser: Adviser | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
 ) -> list[RunResult]:
     """Train the r runs of a model side by side.
@@ -322,17 +281,13 @@ def train(
     k : sequence of r ints, optional
         Columns that each run ends with. The rows that the model has beyond them take
         part in the search; before the tuning those are dropped whose columns the
-        decoder misses least. Needs a tuning and ``complete``.
+        decoder misses least. Needs a tuning and an adviser.
     columns : sequence of r int arrays of shape (k,), optional
         Columns to take as they are, in place of a search.
-    complete : callable, optional
-        ``complete(i, columns, k)`` adds columns to those that run i has, until there
-        are k. Used before the tuning, in place of the most probable distinct columns,
-        for rows that prefer a column another row prefers, too.
-    propose : callable, optional
-        ``propose(i, columns)`` returns others to take in place of the columns that run
-        i has found, as many proposals for each run. The held-out rows decide; without
-        such rows, or without a tuning, nothing is proposed.
+    adviser : Adviser, optional
+        Tells columns for rows that prefer a column another row prefers, too (else
+        they get the most probable distinct ones), and those that the local search
+        tries. It needs held-out rows and a tuning.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase.
@@ -355,13 +310,18 @@ def train(
     else:
         keeper.start_with([Selection(c, len(c)) for c in columns])
     if _tunes(model, options):
-        if columns is None and complete is not None:
+        if columns is None and adviser is not None:
             keeper.restore()
-            keeper.repair(complete)
+            keeper.change(
+                _distinct(model, batches, loss, options, adviser, untrained, seeds)
+            )
             if k is not None and list(k) != model.k:
                 _drop_surplus(model, batches, loss, options, keeper, k)
-        if columns is None and propose is not None and batches.has_validation:
-            _consider(model, batches, loss, options, keeper, untrained, propose)
+            if batches.has_validation:
+                found = [kept.selection.columns for kept in keeper.kept]
+                own = model, batches, loss, options
+                better = local_search(*own, found, adviser, untrained, seeds)
+                keeper.change(better)
         keeper.restore()
         _tune(model, batches, loss, options, keeper, on_epoch)
     keeper.restore()
@@ -376,11 +336,17 @@ def _tunes(model, options) -> bool:
 def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
     """Train selector and decoder with relaxed selections."""
     noise = _make_noise(model, options, seeds, batches.seed)
-    optimizer = _optimizer(model, options)
+    masks = None
+    if any(options.dropout):
+        masks = InputMasks(model.k, options.dropout, seeds, model.row_mask.device)
+    optimizer = make_optimizer(model, options)
     n_steps = options.max_iter * batches.n_train_batches
     tunes = _tunes(model, options)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
+    patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter)
+    n_same = np.zeros(len(model.k), dtype=int)
+    last_preferred = np.full((len(model.k), 1), -2)
 
     def temperature(step):
         schedule = options.temperature_schedule
@@ -389,22 +355,26 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
         losses = (
-            _relaxed_loss(model, batch, loss, options, noise, temperature(first + i))
+            _relaxed_loss(
+                model, batch, loss, options, noise, temperature(first + i), masks
+            )
             for i, batch in enumerate(batches.train(epoch))
         )
-        values = {"train_loss": _descend(losses, optimizer, epoch)}
+        values = {"train_loss": descend(losses, optimizer, epoch)}
         with torch.no_grad():
             logits = model.logits().detach()
-        description, sure = _describe(logits, model.row_mask)
+        description, sure, preferred = _describe(logits, model.row_mask)
         keeper.converged = np.where(keeper.stopped, keeper.converged, sure)
-        # Rows that are sure of the same column may yet part.
-        settled = sure & (description["unique_fraction"] == 1)
+        same = (preferred == last_preferred).all(-1)
+        n_same, last_preferred = np.where(same, n_same + 1, 0), preferred
+        distinct = description["unique_fraction"] == 1
+        settled = sure & (distinct | (n_same >= patience))
         selection = cache(partial(_selection, logits, model.k))
         columns = None
         if batches.has_validation:
             every = range(len(model.k))
-            columns = _padded([selection(i).columns for i in every], model)
-        values["validation_loss"] = _validate(model, batches, loss, columns)
+            columns = padded([selection(i).columns for i in every], model)
+        values["validation_loss"] = validate(model, batches, loss, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         last = bool(on_epoch(epoch, values)) or epoch == options.max_iter - 1
@@ -423,19 +393,50 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
     keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     with torch.no_grad():
-        description, _ = _describe(model.logits(), model.row_mask)
+        description = _describe(model.logits(), model.row_mask)[0]
     description["temperature"] = np.full(len(model.k), np.nan)
-    columns = _padded([selection(i).columns for i in range(len(model.k))], model)
-    epochs = _tuning_epochs(model, batches, loss, options, columns)
+    columns = padded([selection(i).columns for i in range(len(model.k))], model)
+    epochs = decoder_epochs(model, batches, loss, options, columns)
     for epoch, train_loss in enumerate(epochs, options.max_iter):
         values = {"train_loss": train_loss}
-        values["validation_loss"] = _validate(model, batches, loss, columns)
+        values["validation_loss"] = validate(model, batches, loss, columns)
         values |= description
         last = epoch == options.max_iter + options.tuning_iter - 1
         last = bool(on_epoch(epoch, values)) or last
         keeper.end_epoch(values, selection, done=last, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
+
+
+def _distinct(model, batches, loss, options, adviser, untrained, seeds):
+    """The columns that the rows prefer and, for rows that share one, others."""
+    logits = model.logits().detach()
+    claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
+    if adviser.asks_decoder and not batches.has_validation:
+        columns, kept = zip(*claims, strict=True)
+        own = model, batches, loss, options
+        return stand_ins(*own, columns, kept, adviser, untrained, seeds)
+    found = []
+    for i, (columns, kept) in enumerate(claims):
+        if not kept.all():
+            own = columns[kept]
+            columns[~kept] = adviser.complete(i, own, len(columns))[len(own) :]
+        found.append(columns)
+    return found
+
+
+def _claims(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Columns that the rows of (k, p) logits prefer, and which rows keep theirs.
+
+    Of several rows that prefer a column, the one that is surest of it keeps it.
+    """
+    probability, argmax = torch.softmax(logits, -1).max(-1)
+    columns = argmax.cpu().numpy().copy()
+    surest_first = np.argsort(-probability.cpu().numpy(), kind="stable")
+    _, first = np.unique(columns[surest_first], return_index=True)
+    kept = np.zeros(len(columns), dtype=bool)
+    kept[surest_first[first]] = True
+    return columns, kept
 
 
 def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
@@ -446,12 +447,12 @@ def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
     preferred = [own[:n] for own, n in zip(preferred, model.k, strict=True)]
     columns = [kept.selection.columns for kept in keeper.kept]
     sizes = [np.geomspace(*ends, _ROUNDS + 1) for ends in zip(model.k, k, strict=True)]
-    n_epochs = math.ceil(_SHARE_OF_TUNING * options.tuning_iter)
+    n_tuning = options.tuning_iter * batches.n_train_batches
+    n_steps = min(_ROUND_STEPS, math.ceil(n_tuning / 4))
     for j in range(_ROUNDS):
-        short = replace(options, tuning_iter=n_epochs)
-        for _ in _tuning_epochs(model, batches, loss, short, _padded(columns, model)):
-            pass
-        added = _importances(model, batches, loss, columns)
+        own = model, batches, loss, options
+        train_decoder(*own, padded(columns, model), n_steps)
+        added = importances(model, batches, loss, columns)
         rows = []
         for i, size in enumerate(sizes):
             most = np.argsort(-added[i, : model.k[i]], kind="stable")
@@ -466,59 +467,11 @@ def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
         keeper.kept[i] = RunResult(selection, np.inf, model.run_state(i))
 
 
-def _consider(model, batches, loss, options, keeper, untrained, propose) -> None:
-    """Change the columns of runs to proposed ones, where these are better.
-
-    The trained decoder knows the columns that were searched for. So all have to prove
-    themselves with a new one.
-    """
-    best = [kept.selection.columns for kept in keeper.kept]
-    proposals = [propose(i, columns) for i, columns in enumerate(best)]
-    lowest = None
-    for others in zip(*proposals, strict=True):
-        if all(set(a) == set(b) for a, b in zip(best, others, strict=True)):
-            continue
-        if lowest is None:
-            lowest = _trial(model, batches, loss, options, untrained, best)
-        value = _trial(model, batches, loss, options, untrained, others)
-        for i in np.flatnonzero(value < lowest):
-            best[i], lowest[i] = others[i], value[i]
-            keeper.change(i, others[i])
-
-
-def _trial(model, batches, loss, options, decoders, columns) -> np.ndarray:
-    """Loss (r,) on the held-out rows of new decoders trained on the columns."""
-    for i, state in enumerate(decoders):
-        model.decoder.load_run_state(i, state)
-    columns = _padded(columns, model)
-    short = replace(options, tuning_iter=-(-options.tuning_iter // 2))
-    for _ in _tuning_epochs(model, batches, loss, short, columns):
-        pass
-    return _validate(model, batches, loss, columns)
-
-
-def _tuning_epochs(model, batches, loss, options, columns) -> Iterator[np.ndarray]:
-    """Train the decoder on columns (r, k); yield the loss (r,) of each epoch."""
-    optimizer = _optimizer(model, options)
-    n_steps = options.tuning_iter * batches.n_train_batches
-
-    def losses(epoch):
-        first = epoch * batches.n_train_batches
-        for i, batch in enumerate(batches.train(options.max_iter + epoch)):
-            fraction = (first + i) / n_steps
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * math.cos(fraction * math.pi / 2)
-            yield _hard_loss(model, batch, loss, columns)
-
-    for epoch in range(options.tuning_iter):
-        yield _descend(losses(epoch), optimizer, options.max_iter + epoch)
-
-
 @torch.no_grad()
 def _with_findings(results, model, batches, loss) -> list[RunResult]:
     """Add to each result what its probabilities and its columns' importances are."""
     columns = [result.selection.columns for result in results]
-    added = _importances(model, batches, loss, columns)
+    added = importances(model, batches, loss, columns)
     probabilities = torch.softmax(model.logits(), -1).cpu().numpy()
     for i, (result, k) in enumerate(zip(results, model.k, strict=True)):
         result.importances = added[i, :k]
@@ -526,126 +479,25 @@ def _with_findings(results, model, batches, loss) -> list[RunResult]:
     return results
 
 
-@torch.no_grad()
-def _importances(model, batches, loss, columns) -> np.ndarray:
-    """Loss (r, k) added when a selected column is replaced by its mean, which is 0."""
-    columns = _padded(columns, model)
-    X, target, weights = batches.sample()
-    model.eval()
-    selected = X[:, columns].transpose(0, 1)  # (b, r, k) -> (r, b, k)
-    losses = []
-    for j in range(columns.shape[1]):
-        without = selected.clone()
-        without[..., j] = 0
-        losses.append(_mean(loss(model(without), target), weights))
-    reference = _mean(loss(model(selected), target), weights)
-    model.train()
-    return (torch.stack(losses, -1) - reference.unsqueeze(-1)).cpu().numpy()
-
-
-def _optimizer(model, options) -> torch.optim.Optimizer:
-    groups = [
-        {
-            "params": list(model.logits.parameters()),
-            "lr": options.selector_learning_rate,
-            "weight_decay": 0.0,
-        },
-        {
-            "params": list(model.decoder.parameters()),
-            "lr": options.learning_rate,
-            "weight_decay": options.weight_decay,
-        },
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
-
-
-def _relaxed_loss(model, batch, loss, options, noise, temperature):
+def _relaxed_loss(model, batch, loss, options, noise, temperature, masks=None):
     """Objective (r,) and loss (r,) of a batch with relaxed selections."""
     X, target, weights = batch
     logits = model.logits()
     gumbel, uniform = noise.draw(*X.shape)
     hard = options.gradient == "straight_through"
     selected = select(X, logits, gumbel, temperature, hard=hard, uniform=uniform)
-    value = _training_mean(loss(model(selected), target), weights)
+    if masks is not None:
+        selected = selected * masks()
+    value = training_mean(loss(model(selected), target), weights)
     if not options.diversity:
         return value, value
     return value - options.diversity * generalized_jsd(logits, model.row_mask), value
 
 
-def _hard_loss(model, batch, loss, columns: Tensor):
-    """Objective (r,) and loss (r,), the same here, of a batch with columns (r, k)."""
-    value = _training_mean(_hard_losses(model, batch, loss, columns), batch[2])
-    return value, value
-
-
-def _hard_losses(model, batch, loss, columns: Tensor) -> Tensor:
-    """Loss of each row with the columns (r, k): (r, b)."""
-    X, target, _ = batch
-    selected = X[:, columns].transpose(0, 1)  # (b, r, k) -> (r, b, k)
-    return loss(model(selected), target)
-
-
-def _training_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted mean over the rows, (r, b) -> (r,), unbiased over the batches.
-
-    The weights are 1 in the mean over all rows. Divided by their sum in the batch
-    instead, rare rows of a large weight would count for too little.
-    """
-    return (losses if weights is None else losses * weights).mean(-1)
-
-
-def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted mean over the rows: (r, b) -> (r,)."""
-    if weights is None:
-        return losses.mean(-1)
-    total = weights.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
-    return (losses * weights).sum(-1) / total
-
-
-def _descend(losses, optimizer, epoch: int) -> np.ndarray:
-    """Take a step for each objective (r,); return the mean loss (r,) of the epoch."""
-    values = []
-    for objective, value in losses:
-        optimizer.zero_grad()
-        objective.sum().backward()  # runs share no parameter: the sum keeps them apart
-        optimizer.step()
-        values.append(value.detach())
-    mean = torch.stack(values).mean(0).cpu().numpy()  # waits for the device
-    if not np.isfinite(mean).all():
-        raise NonFiniteLossError(
-            f"The training loss became non-finite in epoch {epoch + 1}. Lower "
-            "learning_rate_init or learning_rate_selector, raise the stop "
-            "temperature, or look for extreme values in X and y."
-        )
-    return mean
-
-
-@torch.no_grad()
-def _validate(model, batches, loss, columns) -> np.ndarray:
-    """Loss (r,) on the held-out rows with columns (r, k); NaN without such rows."""
-    n_runs = len(model.k)
-    if not batches.has_validation:
-        return np.full(n_runs, np.nan)
-    total = torch.zeros(n_runs, dtype=torch.float64, device=columns.device)
-    weight = torch.zeros_like(total)
-    model.eval()
-    for X, target, weights in batches.validation():
-        batch_weight = len(X) if weights is None else weights.sum(-1)
-        losses = _hard_losses(model, (X, target, weights), loss, columns)
-        total += batch_weight * _mean(losses, weights)
-        weight += batch_weight
-    model.train()
-    values = (total / weight).cpu().numpy()
-    if not np.isfinite(values).all():
-        raise NonFiniteLossError(
-            "The loss on the held-out rows became non-finite. Look for extreme values "
-            "in X and y, and for weights that leave no held-out row."
-        )
-    return values
-
-
 def _describe(logits: Tensor, row_mask: Tensor):
-    """What the history tells of the selectors, and which of them are sure."""
+    """What the history tells of the selectors, which of them are sure, and the column
+    (r, k) that each row prefers, -1 for spare ones.
+    """
     largest, argmax = logits.max(-1)  # (r, k)
     probability = (largest - logits.logsumexp(-1)).exp()
     k = row_mask.sum(-1)
@@ -658,7 +510,7 @@ def _describe(logits: Tensor, row_mask: Tensor):
         "mean_max_probability": ((probability * row_mask).sum(-1) / k).cpu().numpy(),
         "gjsd": generalized_jsd(logits, row_mask).cpu().numpy(),
     }
-    return description, sure
+    return description, sure, columns
 
 
 def _selection(logits: Tensor, k: Sequence[int], i: int) -> Selection:
@@ -666,27 +518,3 @@ def _selection(logits: Tensor, k: Sequence[int], i: int) -> Selection:
     log_probability = torch.log_softmax(logits[i, : k[i]], -1)
     n_unique = len(log_probability.argmax(-1).unique())
     return Selection(distinct_argmax(log_probability), n_unique)
-
-
-def _complete_rows(logits: Tensor, complete) -> np.ndarray:
-    """Columns (k,) of the rows of (k, p) logits, each column given to one row.
-
-    The row that is surest of a column keeps it; the others take what ``complete``
-    adds to the columns that are taken.
-    """
-    probability, argmax = torch.softmax(logits, -1).max(-1)
-    columns = argmax.cpu().numpy().copy()
-    surest_first = np.argsort(-probability.cpu().numpy(), kind="stable")
-    _, first = np.unique(columns[surest_first], return_index=True)
-    keeps = np.zeros(len(columns), dtype=bool)
-    keeps[surest_first[first]] = True
-    columns[~keeps] = complete(columns[keeps], len(columns))[keeps.sum() :]
-    return columns
-
-
-def _padded(columns: Sequence[np.ndarray], model) -> Tensor:
-    """Columns of all runs as one integer tensor (r, k); spare rows hold 0."""
-    padded = np.zeros(model.row_mask.shape, dtype=np.int64)
-    for row, own in zip(padded, columns, strict=True):
-        row[: len(own)] = own
-    return torch.as_tensor(padded, device=model.row_mask.device)

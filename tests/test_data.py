@@ -11,7 +11,8 @@ import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ipcae_sklearn import _data, _problem
+from ipcae_sklearn import _advice, _data
+from ipcae_sklearn._advice import GreedyAdviser
 from ipcae_sklearn._data import (
     Rows,
     TrainingBatches,
@@ -24,7 +25,7 @@ from ipcae_sklearn._data import (
     resolve_task,
     split_rows,
 )
-from ipcae_sklearn._problem import Runs, go_with
+from ipcae_sklearn._problem import Runs
 from ipcae_sklearn.datasets import make_blocks, make_linear
 
 CPU = torch.device("cpu")
@@ -505,14 +506,14 @@ def complete_columns(X, target, columns, k, weights=None):
     rows = Rows(X, np.arange(X.shape[1]), statistics.mean, scale, CPU)
     nothing = np.arange(0)
     runs = Runs([k], [0], 0, np.arange(len(X)), nothing, weights)
-    return go_with(rows, target, runs, 0, columns, k)
+    return GreedyAdviser(rows, target, runs).complete(0, columns, k)
 
 
 @pytest.fixture
 def few_candidates(monkeypatch):
     """Screen the columns until about 44 of them are left."""
-    monkeypatch.setattr(_problem, "_GREEDY_VALUES", 2000)
-    monkeypatch.setattr(_problem, "_VALUES_AT_ONCE", 5000)
+    monkeypatch.setattr(_advice, "_GREEDY_VALUES", 2000)
+    monkeypatch.setattr(_advice, "_VALUES_AT_ONCE", 5000)
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
@@ -704,12 +705,12 @@ def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatc
     X[0] = 50 * size, 50, 50
     seen = []
     monkeypatch.setattr(
-        _problem,
+        _advice,
         "greedy_columns",
         lambda X, k, **options: seen.append(X.copy()) or np.arange(k),
     )
     rows = Rows(X, np.arange(3), X.mean(0), np.full(3, X.std()), CPU)
     runs = Runs([1], [0], 0, np.arange(500), np.arange(0), None)
-    go_with(rows, encode_values(X[:, 1] + X[:, 2]), runs, 0, (), 1)
+    GreedyAdviser(rows, encode_values(X[:, 1] + X[:, 2]), runs).complete(0, (), 1)
     furthest = np.abs(seen[0]).max(axis=0) * X.std() / X.std(axis=0)
     assert_allclose(furthest, 3, rtol=1e-3)

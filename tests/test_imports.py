@@ -29,21 +29,24 @@ class Allowed(NamedTuple):
 TABLE = {
     "_functional": Allowed("", "numpy scipy torch"),
     "_modules": Allowed("_functional", "torch"),
-    "_training": Allowed("_functional", "numpy torch"),
+    "_decoding": Allowed("", "numpy torch"),
+    "_local_search": Allowed("_decoding _modules", "numpy torch"),
+    "_training": Allowed("_decoding _functional _local_search", "numpy torch"),
     "_data": Allowed("", "numpy scipy sklearn torch"),
     "_greedy": Allowed("", "numpy scipy"),
     "_parameters": Allowed("", "numpy"),
     "_callbacks": Allowed("", "sklearn"),
     "_display": Allowed("", "numpy", "matplotlib"),
     "datasets": Allowed("", "numpy sklearn"),
-    "_problem": Allowed("_data _greedy", "numpy torch"),
+    "_advice": Allowed("_greedy", "numpy torch"),
+    "_problem": Allowed("_data", "numpy torch"),
     "_selectors": Allowed(
-        "_problem _functional _modules _training _data _greedy _parameters _callbacks",
+        "_advice _problem _functional _modules _decoding _training _data _parameters "
+        "_callbacks",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(
-        "_problem _functional _modules _training _data _greedy _parameters "
-        "_callbacks _selectors",
+        "_problem _data _parameters _selectors",
         "joblib numpy scipy sklearn torch",
     ),
     "__init__": Allowed("_greedy _display datasets _selectors _search", ""),

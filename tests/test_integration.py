@@ -403,7 +403,8 @@ def test_sparse_data_are_never_densified_whole(
     X, y = make_sparse(task, n=1500, p=40)
     largest = 0
     # Rows that share a column make the fit look at as many values at once.
-    monkeypatch.setattr("ipcae_sklearn._problem._MOST_VALUES", 20_000)
+    monkeypatch.setattr("ipcae_sklearn._advice._MOST_VALUES", 20_000)
+    monkeypatch.setattr("ipcae_sklearn._advice._VALUES_AT_ONCE", 20_000)
 
     def watched(method):
         def toarray(self, *args, **kwargs):

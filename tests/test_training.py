@@ -12,6 +12,12 @@ from torch import nn
 
 from ipcae_sklearn import _data
 from ipcae_sklearn._data import Rows, TrainingBatches
+from ipcae_sklearn._decoding import (
+    InputMasks,
+    NonFiniteLossError,
+    TrainingOptions,
+    make_optimizer,
+)
 from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._modules import (
     ConcreteAutoencoder,
@@ -22,12 +28,9 @@ from ipcae_sklearn._modules import (
 )
 from ipcae_sklearn._training import (
     HISTORY,
-    NonFiniteLossError,
-    TrainingOptions,
-    _complete_rows,
+    _claims,
     _make_noise,
     _NoisePool,
-    _optimizer,
     _relaxed_loss,
     train,
 )
@@ -35,6 +38,8 @@ from ipcae_sklearn._training import (
 OPTIONS = TrainingOptions(
     max_iter=30,
     tuning_iter=10,
+    n_trials=12,
+    dropout=(),
     learning_rate=0.01,
     selector_learning_rate=0.05,
     weight_decay=0.0,
@@ -203,7 +208,10 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     X, Y, _ = next(make_batches().train(0))
     gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
-    noise, optimizer = _make_noise(model, options, [5], 0), _optimizer(model, options)
+    noise, optimizer = (
+        _make_noise(model, options, [5], 0),
+        make_optimizer(model, options),
+    )
     value, _ = _relaxed_loss(model, (X, Y, None), squared_error, options, noise, 0.7)
     value.sum().backward()
     optimizer.step()
@@ -651,7 +659,7 @@ def test_each_epoch_has_an_order_of_its_own(monkeypatch):
     batches = make_batches()
     asked, original = [], batches.train
     monkeypatch.setattr(
-        batches, "train", lambda epoch: asked.append(epoch) or original(epoch)
+        batches, "train", lambda epoch, *c: asked.append(epoch) or original(epoch, *c)
     )
     fit(SHORT, batches=batches)
     assert asked == [0, 1, 2, 3, 4]
@@ -681,12 +689,28 @@ def test_tuning_ends_at_a_rate_near_zero():
 def test_the_surest_row_keeps_a_shared_column():
     logits = torch.zeros(4, 6)
     logits[0, 2], logits[1, 2], logits[2, 5], logits[3, 2] = 3, 6, 1, 4
+    columns, kept = _claims(logits)
+    assert columns.tolist() == [2, 2, 5, 2]
+    assert kept.tolist() == [False, True, True, False]
 
-    def complete(columns, k):
-        assert sorted(columns.tolist()) == [2, 5] and k == 4
-        return np.array([*columns, 0, 1])
 
-    assert _complete_rows(logits, complete).tolist() == [0, 2, 5, 1]
+class SomeAdviser:
+    """Completes by the planted columns, and has alternatives as they are given."""
+
+    asks_decoder = False
+
+    def __init__(self, *alternatives):
+        self.found = alternatives
+        self.asked = []
+
+    def complete(self, i, columns, k):
+        self.asked.append((i, columns.tolist(), k))
+        rest = [j for j in sorted(PLANTED) if j not in columns]
+        return np.array([*columns, *rest])[:k]
+
+    def alternatives(self, i, columns):
+        self.asked.append((i, columns.tolist()))
+        return [np.array(columns) for columns in self.found]
 
 
 def test_shared_columns_are_completed_before_the_tuning():
@@ -695,15 +719,10 @@ def test_shared_columns_are_completed_before_the_tuning():
         model.logits.log_alpha.zero_()
         model.logits.log_alpha[0, :, 1] = 50  # all rows of the first run on column 1
         model.logits.log_alpha[1, [0, 1, 2], [6, 4, 1]] = 50
-    asked = []
-
-    def complete(i, columns, k):
-        asked.append((i, columns.tolist(), k))
-        return np.array([*columns, 4, 6])
-
+    adviser = SomeAdviser()
     options = replace(SHORT, selector_learning_rate=1e-6)
-    first, second = fit(options, model, seeds=[1, 2], complete=complete)
-    assert asked == [(0, [1], 3)]
+    first, second = fit(options, model, seeds=[1, 2], adviser=adviser)
+    assert adviser.asked[0] == (0, [1], 3)
     assert first.selection.columns.tolist() == [1, 4, 6]
     assert first.selection.n_unique == 1
     assert second.selection.columns.tolist() == [6, 4, 1]
@@ -711,15 +730,26 @@ def test_shared_columns_are_completed_before_the_tuning():
     assert first.loss == first.history["validation_loss"][3:].min()
 
 
-# Proposed columns
+def test_inputs_are_left_out_at_random_in_the_search():
+    masks = InputMasks([2, 4], [0.0, 0.75], [3, 4], torch.device("cpu"))
+    drawn = torch.stack([masks() for _ in range(2000)])[:, :, 0]  # (s, r, k)
+    assert (drawn[:, 0] == torch.tensor([1.0, 1, 0, 0])).all()  # two spare inputs
+    assert set(drawn[:, 1].flatten().tolist()) == {0.0, 4.0}
+    torch.testing.assert_close(drawn[:, 1].mean(0), torch.ones(4), rtol=0, atol=0.2)
+    alone = InputMasks([4], [0.75], [4], torch.device("cpu"))
+    assert torch.equal(alone()[0], drawn[0, 1:])
+    assert_different(fit(SHORT)[0], fit(replace(SHORT, dropout=(0.5,)))[0])
 
 
-def wrong_start():
+# Columns that are tried in place of those found
+
+
+def wrong_start(k=1):
     """A model whose rows stay at columns 0, 2, 3, of which none is planted."""
-    model = make_model([3], logits=DirectLogits)
+    model = make_model([3] * k, logits=DirectLogits)
     with torch.no_grad():
         model.logits.log_alpha.zero_()
-        model.logits.log_alpha[0, [0, 1, 2], [0, 2, 3]] = 50
+        model.logits.log_alpha[:, [0, 1, 2], [0, 2, 3]] = 50
     return model
 
 
@@ -727,14 +757,12 @@ STAY = replace(OPTIONS, max_iter=3, tuning_iter=10, selector_learning_rate=1e-6)
 
 
 @pytest.mark.parametrize(
-    "proposals", [[[1, 4, 6]], [[0, 2, 5], [1, 4, 6]], [[1, 4, 6], [0, 2, 5]]]
+    "others", [[[1, 4, 6]], [[0, 2, 5], [1, 4, 6]], [[1, 4, 6], [0, 2, 5]]]
 )
-def test_better_columns_are_taken(proposals):
-    def propose(i, columns):
-        assert columns.tolist() == [0, 2, 3]
-        return [np.array(columns) for columns in proposals]
-
-    (result,) = fit(STAY, wrong_start(), propose=propose)
+def test_better_columns_are_taken(others):
+    adviser = SomeAdviser(*others)
+    (result,) = fit(STAY, wrong_start(), adviser=adviser)
+    assert adviser.asked == [(0, [0, 2, 3])]
     assert result.selection.columns.tolist() == [1, 4, 6]
     # One search, one tuning; how the columns were compared is not part of it.
     assert len(result.history["train_loss"]) == 1 + 10
@@ -745,19 +773,18 @@ def test_worse_columns_are_not_taken():
     X, _ = planted()
     Y = torch.from_numpy(X[:, [0, 2]]).float()
     batches = make_batches(data=(X, Y))
-
-    def propose(i, columns):
-        return [np.array([1, 4, 6])]
-
-    (result,) = fit(STAY, wrong_start(), batches, propose=propose)
+    (result,) = fit(STAY, wrong_start(), batches, adviser=SomeAdviser([1, 4, 6]))
     assert result.selection.columns.tolist() == [0, 2, 3]
 
 
-def test_without_held_out_rows_nothing_is_proposed():
-    (result,) = fit(
-        STAY, wrong_start(), make_batches(validation=0), propose=lambda i, c: 1 / 0
+def test_without_held_out_rows_or_trials_nothing_is_tried():
+    without_rows = fit(
+        STAY, wrong_start(), make_batches(validation=0), adviser=SomeAdviser([1, 4, 6])
     )
-    assert result.selection.columns.tolist() == [0, 2, 3]
+    options = replace(STAY, n_trials=0)
+    without_trials = fit(options, wrong_start(), adviser=SomeAdviser([1, 4, 6]))
+    for (result,) in (without_rows, without_trials):
+        assert result.selection.columns.tolist() == [0, 2, 3]
 
 
 def test_columns_are_distinct_without_complete():

@@ -1,0 +1,185 @@
+"""Columns that linear regression recommends to the runs of a fit."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+import torch
+
+from ipcae_sklearn._greedy import greedy_columns
+
+# Rows are looked at as many as hold this many values, and no fewer than the second, if
+# there are as many.
+_MOST_VALUES, _FEWEST_ROWS = 10_000_000, 1000
+# The same, and the most rows, where columns are to meet the decoder's needs.
+_VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS = 4_000_000, 5000
+_DIRECTIONS = 50  # of the needs that are told apart
+# Greedy columns are found among as many columns as make matrices of this size, of which
+# there are five in float64.
+_GREEDY_VALUES = 2_000_000
+_VALUES_AT_ONCE = 2**20  # float32, while the columns are screened
+# Standard deviations from the mean. Standardised, columns that seldom differ from their
+# mean reach far out and would be worth explaining as much as any other.
+_FURTHEST = 3.0
+
+
+class GreedyAdviser:
+    """Recommends columns by linear regression on rows that a run trains on.
+
+    Of many rows and columns some are looked at.
+
+    Parameters
+    ----------
+    rows : Rows
+    target : Target
+    runs : Runs
+    n_swap_passes : int
+        Passes of swaps that make an alternative to a run's columns; 0 for none.
+    fallbacks : sequence of r int arrays of shape (k,), or of none
+        Columns that are always an alternative.
+    """
+
+    def __init__(self, rows, target, runs, *, n_swap_passes=0, fallbacks=()):
+        self._data = rows
+        self.target = target
+        self.runs = runs
+        self.n_swap_passes = n_swap_passes
+        self.fallbacks = fallbacks
+        # Without a target the decoder asks for what regression has found already.
+        self.asks_decoder = target.tensor is not None
+
+    def complete(self, i: int, columns, k: int, n_swap_passes: int = 0) -> np.ndarray:
+        """Columns of run i made up to k by greedy ones, then swapped for better ones.
+
+        They explain all columns and the target, if there is one, in equal parts.
+        """
+        index = self._look(i, _MOST_VALUES)
+        Y = _target_matrix(self.target, index)
+        return self._greedy(i, columns, k, index, Y, 0.5, n_swap_passes)
+
+    def alternatives(self, i: int, columns) -> list[np.ndarray]:
+        """Whole sets to try in place of the columns of run i."""
+        found = [self.fallbacks[i]] if self.fallbacks else []
+        if self.n_swap_passes:
+            swapped = self.complete(i, columns, len(columns), self.n_swap_passes)
+            found.append(swapped)
+        return found
+
+    def rows(self, i: int) -> np.ndarray:
+        """Numbers of the rows to look at for :meth:`meet`, in order."""
+        return self._look(i, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
+
+    def meet(self, i, columns, k, needs, *, company: bool) -> np.ndarray:
+        """Columns made up to k by those that explain most of the needs (n_rows, h).
+
+        In company, each is to explain what ``columns`` and those before it do not;
+        else each is worth what it explains by itself.
+        """
+        index = self.rows(i)
+        if company:
+            needs = _main_directions(needs, _DIRECTIONS)
+            return self._greedy(i, columns, k, index, needs, 1.0)
+        nothing = np.empty(0, dtype=np.intp)
+        scores = _scores(self._data, index, needs, self._weights(i, index), nothing)
+        scores[columns] = -1
+        best = np.argsort(-scores, kind="stable")[: k - len(columns)]
+        return np.append(columns, best)
+
+    def _greedy(self, i, columns, k, index, Y, target_weight, n_swap_passes=0):
+        data, weights = self._data, self._weights(i, index)
+        start = np.asarray(columns, dtype=np.intp)
+        most = max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // len(index))
+        candidates = np.arange(data.n_features)
+        if most < data.n_features:
+            candidates = _screen(data, index, Y, weights, start, most)
+        X = _read_columns(data, index, candidates)
+        if Y is not None:
+            furthest = _FURTHEST * X.std(axis=0)
+            np.clip(X, -furthest, furthest, out=X)
+        chosen = greedy_columns(
+            X,
+            k,
+            target=Y,
+            target_weight=target_weight,
+            sample_weight=weights,
+            start=np.searchsorted(candidates, start),
+            n_swap_passes=n_swap_passes,
+        )
+        return candidates[chosen]
+
+    def _look(self, i, most_values, most_rows=None) -> np.ndarray:
+        """Numbers of some training rows of run i, in order."""
+        index = self.runs.train_rows
+        if self.runs.weights is not None:
+            index = index[self.runs.weights[i][index] > 0]
+        most = max(_FEWEST_ROWS, most_values // self._data.n_features)
+        most = min(most, most_rows or most)
+        if len(index) > most:
+            index = index[np.linspace(0, len(index) - 1, most).astype(int)]
+        return index
+
+    def _weights(self, i, index) -> np.ndarray | None:
+        return None if self.runs.weights is None else self.runs.weights[i][index]
+
+
+def _main_directions(needs, n_directions: int) -> np.ndarray:
+    """The matrix (n, h) turned to its main directions, and the first of these."""
+    if needs.shape[1] <= n_directions:
+        return needs
+    _, directions = np.linalg.eigh(needs.T @ needs)
+    return needs @ directions[:, -n_directions:]
+
+
+def _target_matrix(target, index) -> np.ndarray | None:
+    if target.tensor is None:
+        return None
+    y = target.tensor[torch.from_numpy(index)].numpy()
+    return np.eye(target.n_outputs)[y] if target.loss == "cross_entropy" else y
+
+
+def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
+    """About ``most`` columns in order, those of ``start`` among them.
+
+    Half are the best for the target, each by itself. They may all say the same, so
+    the others, and all if there is no target, are evenly spread.
+    """
+    best, n_spread = start, most
+    if Y is not None:
+        n_spread = most // 2
+        score = _scores(rows, index, Y, weights, start)
+        best = np.argpartition(-score, n_spread)[:n_spread]
+    spread = np.linspace(0, rows.n_features - 1, n_spread).astype(int)
+    return np.unique(np.concatenate([start, best, spread]))
+
+
+def _scores(rows, index, Y, weights, start) -> np.ndarray:
+    """Of each column, what it explains of the part of Y that ``start`` leaves (p,)."""
+    Y = Y.reshape(len(index), -1)
+    root = np.ones((len(index), 1)) if weights is None else np.sqrt(weights)[:, None]
+    known = np.column_stack([np.ones(len(index)), _read_columns(rows, index, start)])
+    left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y, rcond=None)[0])
+    products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)
+    norms = np.zeros(rows.n_features, dtype=np.float32)
+    for part, X in _parts(rows, index):
+        X = root[part].astype(np.float32) * X
+        products += left[part].T.astype(np.float32) @ X
+        norms += np.einsum("ij,ij->j", X, X)
+    return np.einsum("ij,ij->j", products, products) / np.maximum(norms, 1e-30)
+
+
+def _read_columns(rows, index, columns) -> np.ndarray:
+    """Some columns of some rows, in float32."""
+    values = np.empty((len(index), len(columns)), dtype=np.float32)
+    for part, X in _parts(rows, index):
+        values[part] = X[:, columns]
+    return values
+
+
+def _parts(rows, index):
+    """Slices of the index, and their rows as arrays (b, p)."""
+    step = max(1, _VALUES_AT_ONCE // rows.n_features)
+    for first in range(0, len(index), step):
+        part = slice(first, first + step)
+        taken = rows.take(torch.from_numpy(index[part]).to(rows.device))
+        yield part, taken.cpu().numpy()

@@ -1,0 +1,275 @@
+"""The local search: other columns in place of some, judged on the held-out rows.
+
+The annealing of the selector ends near a good set of columns. From there, columns that
+the decoder misses least are given up, a half of them at first and fewer where that does
+not help, for columns that the decoder asks for. A new decoder is trained on each set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ipcae_sklearn._decoding import (
+    Batch,
+    Batches,
+    InputMasks,
+    importances,
+    padded,
+    train_decoder,
+    unmet_needs,
+    validate,
+)
+from ipcae_sklearn._modules import ConcreteAutoencoder
+
+# Steps of a new decoder that is to be judged, and of one that is only asked what it
+# needs; half and a quarter of the tuning at most.
+_TRIAL_STEPS, _ASKING_STEPS = 500, 250
+# Inputs of the decoder that is asked are left out at random, at these rates. With few
+# left out it asks for what goes with the columns it has; with most left out it asks
+# for columns that can stand in for these, which is better than noise in their place.
+_COMPANY, _STAND_IN = 0, 1
+_RATES = (0.2, 0.8)
+_MASKS = 8  # draws of what is left out, where the decoder is asked
+
+
+class Adviser(Protocol):
+    """Whom to ask for columns; answers depend on the run's own training rows alone."""
+
+    asks_decoder: bool  # whether columns that the decoder asks for are worth a trial
+
+    def complete(self, i: int, columns: np.ndarray, k: int) -> np.ndarray:
+        """Columns of run i made up to k."""
+        ...
+
+    def alternatives(self, i: int, columns: np.ndarray) -> list[np.ndarray]:
+        """Whole sets to try in place of the columns of run i, as many for each run."""
+        ...
+
+    def rows(self, i: int) -> np.ndarray:
+        """Numbers of the rows to look at for :meth:`meet`, in order."""
+        ...
+
+    def meet(self, i, columns, k, needs, *, company: bool) -> np.ndarray:
+        """Columns made up to k by those that meet needs (n_rows, h): in company with
+        each other and with ``columns``, or each by itself.
+        """
+        ...
+
+
+@dataclass
+class _Best:
+    """The best columns of a run so far, and how many to give up next."""
+
+    columns: np.ndarray
+    loss: float = np.inf
+    missed: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k,) importances
+    # For company and for stand-ins; below 1: that helps no more.
+    n_given_up: list[float] = field(default_factory=list)
+
+
+def local_search(model, batches, loss, options, columns, adviser, untrained, seeds):
+    """Better columns of each run, where there are any.
+
+    Parameters
+    ----------
+    model : ConcreteAutoencoder
+        Left as it is.
+    batches, loss, options
+        As for :func:`ipcae_sklearn._training.train`; ``options.n_trials`` is the most
+        sets of columns to try.
+    columns : sequence of r int arrays of shape (k,)
+        The columns to begin with.
+    adviser : Adviser
+    untrained : sequence of r decoder states
+        Every decoder begins with these: one trained already knows its own columns.
+    seeds : sequence of r ints
+
+    Returns
+    -------
+    list of r int arrays of shape (k,)
+    """
+    best = [_Best(own, n_given_up=[len(own) / 2] * 2) for own in columns]
+    alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
+    others = list(zip(*alternatives, strict=True))[: options.n_trials]
+    n_rounds = (options.n_trials - len(others) + 1) // 2 if adviser.asks_decoder else 0
+    if not n_rounds and not any(_differ(own, columns) for own in others):
+        return columns
+    trials = _Trials(model, batches, loss, options, untrained, seeds)
+    queue = [columns, *others]
+    for first in range(0, len(queue), 2):
+        _take_better(best, trials.judge(queue[first], queue[first : first + 2][-1]))
+    for _ in range(n_rounds):
+        if max(n for own in best for n in own.n_given_up) < 1:
+            break
+        _take_better(best, trials.judge(*_ask(trials, best, adviser)))
+    return [own.columns for own in best]
+
+
+def stand_ins(model, batches, loss, options, columns, kept, adviser, untrained, seeds):
+    """Columns of each run with stand-ins for the others in place of some.
+
+    Parameters
+    ----------
+    columns : sequence of r int arrays of shape (k,)
+    kept : sequence of r bool arrays of shape (k,)
+        False for the columns to replace.
+
+    The other parameters and the result are those of :func:`local_search`.
+    """
+    trials = _Trials(model, batches, loss, options, untrained, seeds)
+    rows = [adviser.rows(i) for i in range(len(columns))]
+    every = np.unique(np.concatenate(rows))
+    needs = trials.ask(columns, [kept, kept], every)[_STAND_IN]
+    found = []
+    for i, (own, stays) in enumerate(zip(columns, kept, strict=True)):
+        wanted = needs[i][np.searchsorted(every, rows[i])]
+        met = adviser.meet(i, own[stays], len(own), wanted, company=False)
+        changed = own.copy()
+        changed[~stays] = met[stays.sum() :]
+        found.append(changed)
+    return found
+
+
+def _differ(a, b) -> bool:
+    return any(set(x) != set(y) for x, y in zip(a, b, strict=True))
+
+
+def _take_better(best: Sequence[_Best], judged) -> None:
+    """Take the better of two sets of columns that were tried for each run."""
+    columns, losses, missed = judged
+    for i, own in enumerate(best):
+        for kind in (_COMPANY, _STAND_IN):
+            # The same columns in another order are no better, whatever the loss.
+            if own.loss < np.inf and set(columns[kind][i]) == set(own.columns):
+                losses[kind, i] = np.inf
+        for kind in (_COMPANY, _STAND_IN):
+            if losses[kind, i] >= own.loss:
+                own.n_given_up[kind] /= 2
+        better = int(losses[1, i] < losses[0, i])
+        if losses[better, i] < own.loss:
+            own.columns, own.loss = columns[better][i], losses[better, i]
+            own.missed = missed[better][i]
+
+
+def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
+    """For each run, its columns with some replaced by those that its decoder asks for:
+    those for company and, by itself, those for stand-ins.
+    """
+    kept = [[_kept(own, kind) for own in best] for kind in (_COMPANY, _STAND_IN)]
+    rows = [adviser.rows(i) for i in range(len(best))]
+    every = np.unique(np.concatenate(rows))
+    needs = trials.ask([own.columns for own in best], kept, every)
+    proposed = []
+    for kind in (_COMPANY, _STAND_IN):
+        others = []
+        for i, own in enumerate(best):
+            columns = own.columns
+            if not kept[kind][i].all():
+                wanted = needs[kind][i][np.searchsorted(every, rows[i])]
+                columns = adviser.meet(
+                    i,
+                    columns[kept[kind][i]],
+                    len(columns),
+                    wanted,
+                    company=kind == _COMPANY,
+                )
+            others.append(columns)
+        proposed.append(others)
+    return proposed
+
+
+def _kept(own: _Best, kind: int) -> np.ndarray:
+    """True for the columns (k,) that stay; those go that the decoder misses least."""
+    kept = np.ones(len(own.columns), dtype=bool)
+    n = int(own.n_given_up[kind])
+    kept[np.argsort(own.missed, kind="stable")[:n]] = False
+    return kept
+
+
+class _Trials:
+    """New decoders, two for each run, trained side by side on columns to be tried.
+
+    The first r decoders are for one kind of columns, the others for the other.
+    """
+
+    def __init__(self, model, batches, loss, options, untrained, seeds):
+        self.n_runs = len(model.k)
+        decoder = model.decoder.repeated(2)
+        # No selector: the columns are given.
+        self.model = ConcreteAutoencoder(nn.Identity(), decoder, model.k * 2)
+        self.device = model.row_mask.device
+        self.model.to(self.device).train()
+        self.batches: Batches = _Repeated(batches, 2)
+        self.loss, self.options = loss, options
+        self.untrained = [*untrained] * 2
+        rates = np.repeat(_RATES, self.n_runs)
+        self.masks = InputMasks(self.model.k, rates, [*seeds] * 2, self.device)
+        n_tuning = options.tuning_iter * batches.n_train_batches
+        self.n_trial = min(_TRIAL_STEPS, -(-n_tuning // 2))
+        self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
+
+    def judge(self, *pair):
+        """Losses (2, r) on the held-out rows of decoders trained on two sets of
+        columns for each run, and the importances of the columns.
+        """
+        columns = [*pair[0], *pair[1]]
+        table = padded(columns, self.model)
+        self._train(table, self.n_trial)
+        losses = validate(self.model, self.batches, self.loss, table)
+        missed = importances(self.model, self.batches, self.loss, columns)
+        own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
+        return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
+
+    def ask(self, columns, kept, index) -> np.ndarray:
+        """What decoders on the columns kept want to know of rows: (2, r, n_rows, h)."""
+        table = padded([*columns] * 2, self.model)
+        stays = torch.zeros(table.shape, device=self.device, dtype=torch.float32)
+        for row, own in zip(stays, [*kept[0], *kept[1]], strict=True):
+            row[: len(own)] = torch.from_numpy(own)
+
+        def mask():
+            return stays.unsqueeze(1) * self.masks()
+
+        self._train(table, self.n_asking, mask)
+        own = self.model, self.batches, self.loss
+        masks = [mask() for _ in range(_MASKS)]
+        needs = unmet_needs(*own, table, index, masks)
+        return needs.reshape(2, self.n_runs, *needs.shape[1:])
+
+    def _train(self, columns, n_steps, mask=None) -> None:
+        for i, state in enumerate(self.untrained):
+            self.model.decoder.load_run_state(i, state)
+        own = self.model, self.batches, self.loss, self.options
+        train_decoder(*own, columns, n_steps, mask)
+
+
+class _Repeated:
+    """Batches with the weights of all runs several times."""
+
+    def __init__(self, batches, times):
+        self.batches, self.times = batches, times
+        self.n_train_batches = batches.n_train_batches
+        self.has_validation = batches.has_validation
+        self.seed = batches.seed
+
+    def _repeat(self, batch: Batch) -> Batch:
+        X, target, weights = batch
+        return X, target, None if weights is None else weights.repeat(self.times, 1)
+
+    def train(self, epoch, columns=None) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.train(epoch, columns))
+
+    def validation(self, columns=None) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.validation(columns))
+
+    def sample(self, columns=None) -> Batch:
+        return self._repeat(self.batches.sample(columns))
+
+    def rows(self, index, columns=None) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.rows(index, columns))

@@ -1,0 +1,213 @@
+"""The local search: what decoders ask for, and what is taken in the end."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from ipcae_sklearn._advice import GreedyAdviser
+from ipcae_sklearn._data import Rows, encode_labels, encode_values
+from ipcae_sklearn._decoding import TrainingOptions, padded, unmet_needs
+from ipcae_sklearn._functional import cross_entropy, squared_error
+from ipcae_sklearn._local_search import _Best, _kept, local_search, stand_ins
+from ipcae_sklearn._modules import (
+    ConcreteAutoencoder,
+    CustomDecoder,
+    DirectLogits,
+    MLPDecoder,
+)
+from ipcae_sklearn._problem import Runs
+
+CPU = torch.device("cpu")
+OPTIONS = TrainingOptions(
+    max_iter=10,
+    tuning_iter=20,
+    n_trials=12,
+    dropout=(),
+    learning_rate=0.01,
+    selector_learning_rate=0.05,
+    weight_decay=0.0,
+    temperature=(10.0, 0.01),
+    temperature_schedule="exponential",
+    noise="pool",
+    gradient="relaxed",
+    n_gradient_samples=4,
+    diversity=0.0,
+    early_stopping=False,
+    n_iter_no_change=10,
+    tol=1e-4,
+)
+
+
+class Case:
+    """Some rows with a target, and all that a local search of them needs."""
+
+    def __init__(self, X, y, k, n_runs=1, *, classes=False, held_out=100, weights=None):
+        n, p = X.shape
+        self.k = [k] * n_runs
+        self.target = encode_labels(y) if classes else encode_values(y)
+        self.loss = cross_entropy if classes else squared_error
+        self.seeds = list(range(n_runs))
+        rows = Rows(X, np.arange(p), X.mean(0), X.std(0), CPU)
+        index = np.arange(n)
+        runs = Runs(self.k, self.seeds, 5, index[held_out:], index[:held_out], weights)
+        self.batches = runs.batches(rows, self.target, 50)
+        self.adviser = GreedyAdviser(rows, self.target, runs)
+        generators = [torch.Generator().manual_seed(s) for s in self.seeds]
+        logits = DirectLogits(
+            self.k, p, generators, start=[None] * n_runs, start_logit=5.0
+        )
+        decoder = MLPDecoder(self.k, (16,), self.target.n_outputs, generators)
+        self.model = ConcreteAutoencoder(logits, decoder, self.k)
+        self.untrained = [decoder.run_state(i) for i in range(n_runs)]
+
+    def search(self, *columns, options=OPTIONS):
+        columns = [np.array(own) for own in columns]
+        return local_search(
+            self.model,
+            self.batches,
+            self.loss,
+            options,
+            columns,
+            self.adviser,
+            self.untrained,
+            self.seeds,
+        )
+
+
+def product(n=800, p=12, seed=0):
+    """A target of which column 1 tells in company with column 0 only."""
+    X = np.random.default_rng(seed).normal(size=(n, p))
+    return X, X[:, 0] * X[:, 1] + X[:, 0] + X[:, 2]
+
+
+def test_a_partner_is_found_that_tells_nothing_by_itself():
+    X, y = product()
+    assert set(Case(X, y, 3).search([0, 5, 7])[0]) == {0, 1, 2}
+
+
+def test_classes_are_found_too():
+    X, y = product()
+    (found,) = Case(X, y > 0, 3, classes=True).search([0, 5, 7])
+    assert {0, 1} <= set(found)
+
+
+def test_the_best_columns_stay():
+    X, y = product()
+    (found,) = Case(X, y, 3).search([2, 1, 0])
+    assert found.tolist() == [2, 1, 0]
+
+
+def test_without_trials_nothing_changes():
+    X, y = product()
+    options = replace(OPTIONS, n_trials=0)
+    (found,) = Case(X, y, 3).search([0, 5, 7], options=options)
+    assert found.tolist() == [0, 5, 7]
+
+
+def test_the_decoder_is_not_asked_without_a_target():
+    X, _ = product()
+    case = Case(X, X[:, 0], 3)
+    case.target = replace(case.target, tensor=None)
+    adviser = GreedyAdviser(case.adviser._data, case.target, case.adviser.runs)
+    assert not adviser.asks_decoder
+
+
+def test_a_run_is_the_same_alone_and_in_company():
+    X, y = product()
+    (alone,) = Case(X, y, 3).search([0, 5, 7])
+    together = Case(X, y, 3, n_runs=3).search([0, 5, 7], [3, 4, 5], [8, 9, 2])
+    assert_array_equal(together[0], alone)
+    assert all(len(set(own)) == 3 for own in together)
+
+
+def test_rows_that_a_run_may_not_see_do_not_count():
+    X, y = product()
+    y[400:] = 5 * X[400:, 9]
+    weights = np.ones((1, 800))
+    weights[:, 400:] = 0
+    weights /= weights[:, 100:].mean()
+    case = Case(X, y, 3, weights=weights)
+    assert case.adviser.rows(0).max() < 400
+    assert set(case.search([0, 5, 9])[0]) == {0, 1, 2}
+
+
+def test_few_rows_get_stand_ins_for_shared_columns():
+    # Column 4 is a noisy copy of column 0, which alone tells of the target.
+    X = np.random.default_rng(0).normal(size=(300, 8))
+    X[:, 4] = X[:, 0] + 0.5 * X[:, 4]
+    case = Case(X, X[:, 0], 2, held_out=0)
+    (found,) = stand_ins(
+        case.model,
+        case.batches,
+        case.loss,
+        OPTIONS,
+        [np.array([0, 0])],
+        [np.array([True, False])],
+        case.adviser,
+        case.untrained,
+        case.seeds,
+    )
+    assert found.tolist() == [0, 4]
+
+
+def test_in_company_a_copy_is_worth_nothing():
+    X, y = product()
+    X[:, 4] = X[:, 0]
+    case = Case(X, y, 3)
+    needs = np.column_stack([3 * X[:, 0], X[:, 6]])[case.adviser.rows(0)]
+    start = np.array([0])
+    assert case.adviser.meet(0, start, 2, needs, company=True).tolist() == [0, 6]
+    assert case.adviser.meet(0, start, 2, needs, company=False).tolist() == [0, 4]
+
+
+def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
+    X, y = product(60, 5)
+    case = Case(X, y, 2, held_out=0)
+    columns = padded([np.array([0, 3])], case.model)
+    index = np.arange(60)
+    masks = [torch.tensor([[[1.0, 0.5]]])]
+    needs = unmet_needs(case.model, case.batches, case.loss, columns, index, masks)
+    ((batch, target, _),) = case.batches.rows(index)
+    selected = (batch[:, columns] * masks[0]).transpose(0, 1)
+    weight = torch.zeros(16, requires_grad=True)  # of a new input, column 4
+    first = case.model.decoder.layers[0](selected) + batch[:, 4, None] * weight
+    loss = squared_error(case.model.decoder.layers[1:](first), target).sum()
+    (expected,) = torch.autograd.grad(loss, weight)
+    assert_allclose(batch[:, 4].numpy() @ needs[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_missed_least_are_given_up():
+    own = _Best(np.array([8, 6, 4, 2]), 0.0, np.array([0.3, -0.1, 0.2, 0.1]), [2, 0.5])
+    assert _kept(own, 0).tolist() == [True, False, True, False]
+    assert _kept(own, 1).all()
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_a_repeated_decoder_gives_the_same_outputs(custom):
+    generators = [torch.Generator().manual_seed(s) for s in range(2)]
+    if custom:
+        decoder = CustomDecoder(lambda n, m: torch.nn.Linear(n, m), [3, 3], 2)
+    else:
+        decoder = MLPDecoder([3, 3], (4,), 2, generators)
+    Z = torch.randn(2, 5, 3, generator=generators[0])
+    repeated = decoder.repeated(2)
+    expected = decoder(Z)
+    torch.testing.assert_close(repeated(torch.cat([Z, Z])), expected.repeat(2, 1, 1))
+    with torch.no_grad():
+        for parameter in repeated.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(decoder(Z), expected)
+    assert repeated.n_inputs == [3] * 4
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_entering_and_leaving_a_decoder_is_going_through_it(custom):
+    generators = [torch.Generator().manual_seed(0)]
+    decoder = MLPDecoder([3], (4,), 2, generators)
+    if custom:
+        decoder = CustomDecoder(lambda n, m: torch.nn.Linear(n, m), [3], 2)
+    Z = torch.randn(1, 5, 3, generator=generators[0])
+    torch.testing.assert_close(decoder.leave(decoder.enter(Z)), decoder(Z))

@@ -33,6 +33,7 @@ class Split:
     y_train: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
+    groups_train: np.ndarray | None = None  # individuals, where rows come in groups
 
 
 def load_split(
@@ -51,6 +52,7 @@ def load_split(
     the set). Missing values are replaced by the training rows' median.
     """
     data = load_benchmark(name, data_home=data_home)
+    groups = None
     if "X_train" in data:
         X_train, y_train = data.X_train, data.y_train
         X_test, y_test = data.X_test, data.y_test
@@ -58,6 +60,7 @@ def load_split(
         train, test = _split_rows(data, seed, by_group)
         X_train, y_train = data.X[train], data.y[train]
         X_test, y_test = data.X[test], data.y[test]
+        groups = data.groups[train] if by_group and "groups" in data else None
     if name == "mnist":
         X_train, y_train = X_train[:mnist_rows], y_train[:mnist_rows]
     X_train, X_test = X_train.astype(np.float64), X_test.astype(np.float64)
@@ -66,7 +69,7 @@ def load_split(
         X_train, X_test = imputer.transform(X_train), imputer.transform(X_test)
     if not scale:
         X_train, X_test = X_train.astype(np.float32), X_test.astype(np.float32)
-        return Split(X_train, y_train, X_test, y_test)
+        return Split(X_train, y_train, X_test, y_test, groups)
     low, high = X_train.min(axis=0), X_train.max(axis=0)
     if name == "mnist":
         low, high = np.zeros_like(low), np.full_like(high, 255)
@@ -76,14 +79,14 @@ def load_split(
         y_train,
         np.clip((X_test - low) / span, 0, 1).astype(np.float32),
         y_test,
+        groups,
     )
 
 
 def _split_rows(data, seed, by_group):
     rows = np.arange(len(data.X))
-    if (
-        by_group and "groups" in data
-    ):  # rows of one group are near copies: keep them together
+    # Rows of one group are near copies: keep them together.
+    if by_group and "groups" in data:
         splitter = GroupShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
         return next(splitter.split(rows, groups=data.groups))
     few_values = len(np.unique(data.y)) < 50

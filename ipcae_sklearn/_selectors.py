@@ -1064,8 +1064,8 @@ class CAESelector(_BaseConcreteSelector):
     well with those taken. Then a *local search* tries other columns in place of some:
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder on
-    the columns chosen.
+    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder
+    on the columns chosen.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1283,8 +1283,8 @@ class IPCAESelector(_BaseConcreteSelector):
     well with those taken. Then a *local search* tries other columns in place of some:
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder on
-    the columns chosen.
+    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder
+    on the columns chosen.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

@@ -49,7 +49,7 @@ def all_cases():
             yield case("p", "greedy_columns", p=p)
             yield case("p", "IPCAESelector", p=p, init="greedy")
     for data in ("memmap", "csr"):
-        for n in (10**4, 10**5, 10**6):  # about 3,300 steps, whatever the rows
+        for n in (10**4, 10**5, 10**6):  # the search has about 3,300 steps at most
             steps = {"batch_size": 256, "max_iter": 10**6 // n, "tuning_iter": 1}
             yield case("n", "IPCAESelector", n=n, p=500, data=data, **steps)
     for k in (10, 50, 100, 200):
@@ -145,8 +145,6 @@ def measure(own, folder, data_home):
     peak = resident_bytes("VmHWM") - before
     figures |= {"peak_mb": peak / 2**20, "data_mb": n_bytes(X) / 2**20}
     figures["arrays"] = peak / (4 * own["k"] * own["p"] * own["r"])
-    if "steps" in figures:
-        figures["step_ms"] = 1e3 * figures["seconds"] / figures["steps"]
     if relevant is not None:
         found = np.isin(relevant, columns).sum()
         figures["recovered"] = found / min(own["k"], N_RELEVANT)
@@ -161,10 +159,7 @@ def fit_selector(own, X, y):
         own["k"], n_init=own["r"], random_state=0, **own["parameters"]
     )
     model.fit(X, y)
-    n_train = round(0.85 * own["n"]) if own["n"] >= 500 else own["n"]
-    batch = model._resolve_batch_size(n_train)
-    steps = model.n_iter_ * -(-n_train // batch)
-    figures = {"steps": steps, "epochs": model.n_iter_, "converged": model.converged_}
+    figures = {"epochs": model.n_iter_, "converged": model.converged_}
     return model.selected_indices_, figures | {"model": model}
 
 

@@ -157,6 +157,24 @@ def summary():
     return markdown([*header, "best other, SVM", "best other, trees"], rows)
 
 
+def choices():
+    """Scores on held-out training rows with some parameters changed."""
+    records = read("choices")
+    rows = []
+    for data in unique(records, "data"):
+        for variant in unique(of(records, data=data), "variant"):
+            row = [data, variant]
+            for method in OURS:
+                own = of(records, data=data, variant=variant, method=method)
+                scores = f"{cell(own, 'svm')} / {cell(own, 'trees')}"
+                row += [scores, cell(own, "validation_loss"), cell(own, "seconds", 1)]
+            rows.append(row)
+    header = [
+        f"`{m}`: {c}" for m in OURS for c in ("scores", "held-out loss", "seconds")
+    ]
+    return markdown(["data", "parameters", *header], rows)
+
+
 def planted():
     records = read("planted")
     methods = unique(records, "method")
@@ -265,7 +283,7 @@ def restarts():
 def scale(study):
     """Cost of a fit against the quantity that the study is named after."""
     varied = {"dexter": "p"}.get(study, study)
-    header = [varied, "selector", "seconds", "steps", "ms a step", "grows as"]
+    header = [varied, "selector", "seconds", "grows as"]
     header += ["data (MB)", "peak above (MB)", "in (r, k, p) arrays"]
     header += ["accuracy" if study == "dexter" else "planted found"]
     rows, last = [], {}
@@ -278,8 +296,6 @@ def scale(study):
                 f"{r[varied]:,}",
                 name,
                 f"{r['seconds']:.1f}",
-                f"{r['steps']:,}" if "steps" in r else "–",
-                cell([r], "step_ms", 1),
                 exponent(before, r, varied),
                 f"{r['data_mb']:.0f}",
                 f"{r['peak_mb']:.0f}",
@@ -303,11 +319,10 @@ def scaled_name(record):
 
 
 def exponent(before, record, varied):
-    """The power of the varied quantity with which the time of a step has grown."""
+    """The power of the varied quantity with which the time has grown."""
     if before is None:
         return "–"
-    key = "step_ms" if "step_ms" in record else "seconds"
-    growth = np.log(record[key] / before[key])
+    growth = np.log(record["seconds"] / before["seconds"])
     return f"{varied}^{growth / np.log(record[varied] / before[varied]):.2f}"
 
 
@@ -462,6 +477,7 @@ TABLES = {
     "downstream_mse": partial(score_table, "unsupervised", ("linear_mse",), -1, 5),
     "downstream_nmi": partial(score_table, "unsupervised", ("nmi",)),
     "downstream_seconds": downstream_seconds,
+    "choices": choices,
     "planted": planted,
     "speed": speed,
     "time_to_quality": time_to_quality,

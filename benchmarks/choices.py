@@ -1,0 +1,91 @@
+"""What chose the defaults: scores on held-out parts of the training rows.
+
+No test row of ``downstream.py`` with the same seed is seen here. A quarter of its
+training rows is held out (mice: by mouse), the selectors are fitted to the others, and
+an SVM and 50 extremely randomised trees are judged on the quarter, as there.
+``python benchmarks/choices.py`` appends to ``results/choices.jsonl``.
+"""
+
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+from common import Results, Split, load_split, parser
+from downstream import DATA, REGRESSION, judge
+from ipcae_sklearn import CAESelector, IPCAESelector
+
+MANY_ROWS = ("madelon", "isolet", "mice", "communities_crime", "usps")
+FEW_ROWS = ("dexter", "arcene")
+# Parameters that differ from the defaults, and the sets on which they can matter.
+VARIANTS = {
+    "default": ({}, MANY_ROWS + FEW_ROWS),
+    "regression's swaps alone": ({"n_trials": 1}, MANY_ROWS),
+    "no local search": ({"n_trials": 0}, MANY_ROWS),
+    "no features hidden": ({"dropout": 0.0}, FEW_ROWS),
+}
+SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
+MOST_ROWS = 4000  # to fit to; half as many are held out
+
+
+def held_out_split(name, data_home, seed) -> Split:
+    """Part of the training rows in place of all rows, another in place of the test."""
+    split = load_split(name, data_home, seed)
+    rows = np.arange(len(split.X_train))
+    if split.groups_train is not None:
+        splitter = GroupShuffleSplit(1, test_size=0.25, random_state=100 + seed)
+        fitted, held_out = next(splitter.split(rows, groups=split.groups_train))
+    else:
+        fitted, held_out = train_test_split(
+            rows,
+            test_size=0.25,
+            stratify=None if name in REGRESSION else split.y_train,
+            random_state=100 + seed,
+        )
+    fitted, held_out = fitted[:MOST_ROWS], held_out[: MOST_ROWS // 2]
+    X, y = split.X_train, split.y_train
+    return Split(X[fitted], y[fitted], X[held_out], y[held_out])
+
+
+def measure(key, parameters, data_home):
+    """Scores of what is kept, seconds of the processor, and the held-out loss."""
+    name, seed = key["data"], key["seed"]
+    split, regression = held_out_split(name, data_home, seed), name in REGRESSION
+    selector = SELECTORS[key["method"]](
+        DATA[name],
+        task="regression" if regression else "classification",
+        random_state=seed,
+        **parameters,
+    )
+    started = time.process_time()
+    selector.fit(split.X_train, split.y_train)
+    seconds = time.process_time() - started
+    scores = judge(split, selector.selected_indices_, "supervised", seed, regression)
+    return scores | {
+        "seconds": seconds,
+        "validation_loss": float(selector.restart_losses_.min()),
+    }
+
+
+def main():
+    options = parser(__doc__).parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of rows that are not sure
+    results = Results("choices", "python benchmarks/choices.py")
+    for seed in range(1 if options.quick else min(options.seeds, 2)):
+        for variant, (parameters, names) in VARIANTS.items():
+            for name in names:
+                for method in SELECTORS:
+                    key = {"data": name, "variant": variant, "method": method}
+                    key["seed"] = seed
+                    if results.has(**key):
+                        continue
+                    found = measure(key, parameters, options.data)
+                    results.add(**key, parameters=parameters, **found)
+                    print(*key.values(), found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ VARIANTS = {
     "default": ({}, MANY_ROWS + FEW_ROWS),
     "regression's swaps alone": ({"n_trials": 1}, MANY_ROWS),
     "no local search": ({"n_trials": 0}, MANY_ROWS),
-    "no features hidden": ({"dropout": 0.0}, FEW_ROWS),
+    "no features hidden": ({"feature_dropout": 0.0}, FEW_ROWS),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out

@@ -18,7 +18,8 @@ _DIRECTIONS = 50  # of the needs that are told apart
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
-_VALUES_AT_ONCE = 2**20  # float32, while the columns are screened
+# Read at once while the columns are screened, in float32; and rows at least.
+_VALUES_AT_ONCE, _ROWS_AT_ONCE = 2**20, 32
 # Standard deviations from the mean. Standardised, columns that seldom differ from their
 # mean reach far out and would be worth explaining as much as any other.
 _FURTHEST = 3.0
@@ -73,13 +74,14 @@ class GreedyAdviser:
     def meet(self, i, columns, k, needs, *, company: bool) -> np.ndarray:
         """Columns made up to k by those that explain most of the needs (n_rows, h).
 
-        In company, each is to explain what ``columns`` and those before it do not;
-        else each is worth what it explains by itself.
+        In company, each is to explain what ``columns`` and those before it do not, of
+        the needs and of all columns in equal parts; else each is worth what it explains
+        of the needs by itself.
         """
         index = self.rows(i)
+        needs = _main_directions(needs, _DIRECTIONS)
         if company:
-            needs = _main_directions(needs, _DIRECTIONS)
-            return self._greedy(i, columns, k, index, needs, 1.0)
+            return self._greedy(i, columns, k, index, needs, 0.5)
         nothing = np.empty(0, dtype=np.intp)
         scores = _scores(self._data, index, needs, self._weights(i, index), nothing)
         scores[columns] = -1
@@ -109,15 +111,19 @@ class GreedyAdviser:
         return candidates[chosen]
 
     def _look(self, i, most_values, most_rows=None) -> np.ndarray:
-        """Numbers of some training rows of run i, in order."""
+        """Numbers of some training rows of run i, in order.
+
+        They are taken from those that all runs share, so that runs look at the same
+        rows, but for those that they may not see.
+        """
         index = self.runs.train_rows
-        if self.runs.weights is not None:
-            index = index[self.runs.weights[i][index] > 0]
         most = max(_FEWEST_ROWS, most_values // self._data.n_features)
         most = min(most, most_rows or most)
         if len(index) > most:
             index = index[np.linspace(0, len(index) - 1, most).astype(int)]
-        return index
+        if self.runs.weights is None:
+            return index
+        return index[self.runs.weights[i][index] > 0]
 
     def _weights(self, i, index) -> np.ndarray | None:
         return None if self.runs.weights is None else self.runs.weights[i][index]
@@ -178,7 +184,7 @@ def _read_columns(rows, index, columns) -> np.ndarray:
 
 def _parts(rows, index):
     """Slices of the index, and their rows as arrays (b, p)."""
-    step = max(1, _VALUES_AT_ONCE // rows.n_features)
+    step = max(_ROWS_AT_ONCE, _VALUES_AT_ONCE // rows.n_features)
     for first in range(0, len(index), step):
         part = slice(first, first + step)
         taken = rows.take(torch.from_numpy(index[part]).to(rows.device))

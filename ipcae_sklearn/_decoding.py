@@ -240,17 +240,14 @@ class InputMasks:
     """Draws factors (r, 1, k) of the decoders' inputs, for all rows of a batch.
 
     Inputs are left out at random, at the rate of their run; the others make up for
-    them. Each run has a generator of its own.
+    them. Each run has a generator of its own, whose values are others than those of its
+    noise, which is drawn from the seed as it is.
     """
-
-    # The runs' noise is drawn from their seeds as they are.
-    _OFFSET = 2**32
 
     def __init__(self, k, rates, seeds, device):
         self.k, self.rates, self.device = k, rates, device
-        self.generators = [
-            torch.Generator().manual_seed(self._OFFSET + s) for s in seeds
-        ]
+        states = [np.random.SeedSequence([seed, 1]).generate_state(1) for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(int(s[0])) for s in states]
 
     def __call__(self) -> Tensor:
         factors = torch.zeros(len(self.k), 1, max(self.k), dtype=torch.float32)

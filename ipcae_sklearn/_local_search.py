@@ -19,6 +19,7 @@ from ipcae_sklearn._decoding import (
     Batch,
     Batches,
     InputMasks,
+    NonFiniteLossError,
     importances,
     padded,
     train_decoder,
@@ -94,20 +95,27 @@ def local_search(model, batches, loss, options, columns, adviser, untrained, see
     -------
     list of r int arrays of shape (k,)
     """
-    best = [_Best(own, n_given_up=[len(own) / 2] * 2) for own in columns]
+    best = [_Best(own, n_given_up=[max(1, len(own) / 2)] * 2) for own in columns]
     alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
     others = list(zip(*alternatives, strict=True))[: options.n_trials]
-    n_rounds = (options.n_trials - len(others) + 1) // 2 if adviser.asks_decoder else 0
+    n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0
     if not n_rounds and not any(_differ(own, columns) for own in others):
         return columns
     trials = _Trials(model, batches, loss, options, untrained, seeds)
     queue = [columns, *others]
-    for first in range(0, len(queue), 2):
-        _take_better(best, trials.judge(queue[first], queue[first : first + 2][-1]))
-    for _ in range(n_rounds):
-        if max(n for own in best for n in own.n_given_up) < 1:
-            break
-        _take_better(best, trials.judge(*_ask(trials, best, adviser)))
+    try:
+        for first in range(0, len(queue), 2):
+            pair = queue[first], queue[first : first + 2][-1]
+            _take_better(best, trials.judge(*pair, measure=n_rounds > 0))
+        for _ in range(n_rounds):
+            if max(n for own in best for n in own.n_given_up) < 1:
+                break
+            judged = trials.judge(*_ask(trials, best, adviser))
+            _give_up_fewer(best, judged)
+            _take_better(best, judged)
+    except NonFiniteLossError:
+        # What was found until then is good; the tuning will tell if it is not.
+        pass
     return [own.columns for own in best]
 
 
@@ -122,6 +130,8 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, untrained, 
 
     The other parameters and the result are those of :func:`local_search`.
     """
+    if all(own.all() for own in kept):
+        return list(columns)
     trials = _Trials(model, batches, loss, options, untrained, seeds)
     rows = [adviser.rows(i) for i in range(len(columns))]
     every = np.unique(np.concatenate(rows))
@@ -129,10 +139,17 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, untrained, 
     found = []
     for i, (own, stays) in enumerate(zip(columns, kept, strict=True)):
         wanted = needs[i][np.searchsorted(every, rows[i])]
-        met = adviser.meet(i, own[stays], len(own), wanted, company=False)
-        changed = own.copy()
-        changed[~stays] = met[stays.sum() :]
-        found.append(changed)
+        found.append(_replaced(adviser, i, own, stays, wanted, _STAND_IN))
+    return found
+
+
+def _replaced(adviser, i, columns, kept, needs, kind) -> np.ndarray:
+    """The columns of run i, those kept in their places, with others for the rest."""
+    found = columns.copy()
+    if not kept.all():
+        own, company = columns[kept], kind == _COMPANY
+        met = adviser.meet(i, own, len(columns), needs, company=company)
+        found[~kept] = met[len(own) :]
     return found
 
 
@@ -144,17 +161,25 @@ def _take_better(best: Sequence[_Best], judged) -> None:
     """Take the better of two sets of columns that were tried for each run."""
     columns, losses, missed = judged
     for i, own in enumerate(best):
-        for kind in (_COMPANY, _STAND_IN):
-            # The same columns in another order are no better, whatever the loss.
-            if own.loss < np.inf and set(columns[kind][i]) == set(own.columns):
-                losses[kind, i] = np.inf
-        for kind in (_COMPANY, _STAND_IN):
-            if losses[kind, i] >= own.loss:
-                own.n_given_up[kind] /= 2
         better = int(losses[1, i] < losses[0, i])
-        if losses[better, i] < own.loss:
+        if _is_better(own, columns[better][i], losses[better, i]):
             own.columns, own.loss = columns[better][i], losses[better, i]
             own.missed = missed[better][i]
+
+
+def _is_better(own: _Best, columns, loss) -> bool:
+    # The same columns in another order are no better, whatever the loss.
+    same = own.loss < np.inf and set(columns) == set(own.columns)
+    return loss < own.loss and not same
+
+
+def _give_up_fewer(best: Sequence[_Best], judged) -> None:
+    """Where a kind of columns did not help, give up half as many for it."""
+    columns, losses, _ = judged
+    for kind in (_COMPANY, _STAND_IN):
+        for i, own in enumerate(best):
+            if not _is_better(own, columns[kind][i], losses[kind, i]):
+                own.n_given_up[kind] /= 2
 
 
 def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
@@ -165,23 +190,20 @@ def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
     rows = [adviser.rows(i) for i in range(len(best))]
     every = np.unique(np.concatenate(rows))
     needs = trials.ask([own.columns for own in best], kept, every)
-    proposed = []
-    for kind in (_COMPANY, _STAND_IN):
-        others = []
-        for i, own in enumerate(best):
-            columns = own.columns
-            if not kept[kind][i].all():
-                wanted = needs[kind][i][np.searchsorted(every, rows[i])]
-                columns = adviser.meet(
-                    i,
-                    columns[kept[kind][i]],
-                    len(columns),
-                    wanted,
-                    company=kind == _COMPANY,
-                )
-            others.append(columns)
-        proposed.append(others)
-    return proposed
+    return [
+        [
+            _replaced(
+                adviser,
+                i,
+                own.columns,
+                kept[kind][i],
+                needs[kind][i][np.searchsorted(every, rows[i])],
+                kind,
+            )
+            for i, own in enumerate(best)
+        ]
+        for kind in (_COMPANY, _STAND_IN)
+    ]
 
 
 def _kept(own: _Best, kind: int) -> np.ndarray:
@@ -214,16 +236,18 @@ class _Trials:
         self.n_trial = min(_TRIAL_STEPS, -(-n_tuning // 2))
         self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
 
-    def judge(self, *pair):
+    def judge(self, *pair, measure=True):
         """Losses (2, r) on the held-out rows of decoders trained on two sets of
-        columns for each run, and the importances of the columns.
+        columns for each run, and what the columns are worth, if it is to be measured.
         """
         columns = [*pair[0], *pair[1]]
         table = padded(columns, self.model)
         self._train(table, self.n_trial)
         losses = validate(self.model, self.batches, self.loss, table)
-        missed = importances(self.model, self.batches, self.loss, columns)
-        own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
+        own = [np.empty(0)] * len(columns)
+        if measure:
+            missed = importances(self.model, self.batches, self.loss, columns)
+            own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
         return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
 
     def ask(self, columns, kept, index) -> np.ndarray:

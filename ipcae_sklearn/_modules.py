@@ -184,6 +184,7 @@ class CustomDecoder(nn.Module):
 
     def __init__(self, factory: Callable[[int, int], nn.Module], n_inputs, n_outputs):
         super().__init__()
+        self.factory = factory
         self.n_inputs = list(n_inputs)
         self.n_outputs = n_outputs
         modules = [factory(k, n_outputs) for k in self.n_inputs]
@@ -221,10 +222,9 @@ class CustomDecoder(nn.Module):
 
     def repeated(self, times: int) -> CustomDecoder:
         """A decoder with all runs of this one, several times."""
-        other = copy.deepcopy(self)
-        other.n_inputs = self.n_inputs * times
-        own = [copy.deepcopy(run) for _ in range(times) for run in self.runs]
-        other.runs = nn.ModuleList(own)
+        other = CustomDecoder(self.factory, self.n_inputs * times, self.n_outputs)
+        for i in range(len(other.n_inputs)):
+            other.load_run_state(i, self.run_state(i % len(self.n_inputs)))
         return other
 
     def run_state(self, i: int) -> dict[str, Tensor]:
@@ -418,6 +418,8 @@ class ConcreteAutoencoder(nn.Module):
         self.logits = logits
         self.decoder = decoder
         self.k = list(k)
+        # States of the decoders as they were made, for others to begin with.
+        self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
 
     def _row_mask(self) -> Tensor:

@@ -109,12 +109,17 @@ class _Fitted:
         return decoder.eval()
 
 
+# Before a fit the task is known if the user has named it.
+
+
 def _has_target(estimator) -> bool:
-    return getattr(estimator, "task_", None) in ("classification", "regression")
+    task = getattr(estimator, "task_", estimator.task)
+    return isinstance(task, str) and task in ("classification", "regression")
 
 
 def _has_classes(estimator) -> bool:
-    return getattr(estimator, "task_", None) == "classification"
+    task = getattr(estimator, "task_", estimator.task)
+    return isinstance(task, str) and task == "classification"
 
 
 def _reconstructs(estimator) -> bool:
@@ -142,7 +147,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
-        dropout="auto",
+        feature_dropout="auto",
         n_trials=12,
         tuning_iter="auto",
         batch_size="auto",
@@ -174,7 +179,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.diversity = diversity
         self.max_iter = max_iter
         self.n_surplus = n_surplus
-        self.dropout = dropout
+        self.feature_dropout = feature_dropout
         self.n_trials = n_trials
         self.tuning_iter = tuning_iter
         self.batch_size = batch_size
@@ -250,9 +255,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
         runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
         n_own = round(len(runs.train_rows) / batch_factor)
-        p = len(problem.columns)
         dropout = [
-            self._resolve_dropout(n_own, self._n_rows(k, p, task), task) for k in runs.k
+            self._resolve_dropout(
+                self._n_rows(k, len(problem.columns), task),
+                few=task != "reconstruction" and not len(runs.validation_rows),
+            )
+            for k in runs.k
         ]
         options = self._training_options(n_own, task, dropout)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
@@ -330,7 +338,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
         check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
         fraction = self.validation_fraction
-        check_number_or("dropout", self.dropout, ("auto",), low=0, high=0.99)
+        check_number_or(
+            "feature_dropout", self.feature_dropout, ("auto",), low=0, high=0.99
+        )
         check_number_or("validation_fraction", fraction, ("auto",), low=0, high=1)
         a_module = isinstance(self.decoder, torch.nn.Module)
         if a_module or (self.decoder is not None and not callable(self.decoder)):
@@ -502,11 +512,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             tol=self.tol,
         )
 
-    def _resolve_dropout(self, n_train: int, n_rows: int, task: str) -> float:
-        if self.dropout != "auto":
-            return self.dropout
-        few = self._resolve_fraction(n_train) == 0 and not self._no_surplus()
-        if task == "reconstruction" or not few:
+    def _resolve_dropout(self, n_rows: int, few: bool) -> float:
+        """Share of the features of n_rows rows to hide; ``few``: by default."""
+        if self.feature_dropout != "auto":
+            return self.feature_dropout
+        # As searching rows that are dropped later, this is for a tuning to make good.
+        if not few or self._no_surplus():
             return 0.0
         return float(np.clip(1 - _LEFT_IN / n_rows, 0, _MOST_DROPOUT))
 
@@ -655,7 +666,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             warnings.warn(
                 f"Some of the {len(columns)} selector rows were not sure of their "
                 f"column when the search ended after {options.max_iter} epochs. "
-                "Increase max_iter or learning_rate_selector.",
+                f"Increase max_iter (to {2 * options.max_iter}, say) or "
+                "learning_rate_selector.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -953,15 +965,15 @@ class CAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
-    dropout : float or "auto", default="auto"
-        Share of the selected features that are hidden from the decoder in each step of
-        the search, at random. Hidden ones have to be stood in for, so features are
-        preferred that tell of the target in any company. "auto" is 0, but where a
-        target has too few rows for some to be held out, as much as leaves 10 features,
-        0.8 at most.
+    feature_dropout : float or "auto", default="auto"
+        Share of the selected features, 0.99 at most, that are hidden from the decoder
+        in each step of the search, at random. Hidden ones have to be stood in for, so
+        features are preferred that tell of the target in any company. "auto" is 0, but
+        where there is a target and no rows are held out, as much as leaves 10 features,
+        0.8 at most (not for those that have no surplus rows by "auto", see there).
     n_trials : int, default=12
-        Sets of features that the local search tries in place of the one found (see
-        Notes), 0 for none. It needs held-out rows and a tuning.
+        The most sets of features that the local search tries in place of the one found
+        (see Notes), 0 for none. It needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1172,15 +1184,15 @@ class IPCAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"`` have none.
-    dropout : float or "auto", default="auto"
-        Share of the selected features that are hidden from the decoder in each step of
-        the search, at random. Hidden ones have to be stood in for, so features are
-        preferred that tell of the target in any company. "auto" is 0, but where a
-        target has too few rows for some to be held out, as much as leaves 10 features,
-        0.8 at most.
+    feature_dropout : float or "auto", default="auto"
+        Share of the selected features, 0.99 at most, that are hidden from the decoder
+        in each step of the search, at random. Hidden ones have to be stood in for, so
+        features are preferred that tell of the target in any company. "auto" is 0, but
+        where there is a target and no rows are held out, as much as leaves 10 features,
+        0.8 at most (not for those that have no surplus rows by "auto", see there).
     n_trials : int, default=12
-        Sets of features that the local search tries in place of the one found (see
-        Notes), 0 for none. It needs held-out rows and a tuning.
+        The most sets of features that the local search tries in place of the one found
+        (see Notes), 0 for none. It needs held-out rows and a tuning.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1330,7 +1342,7 @@ class IPCAESelector(_BaseConcreteSelector):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
-        dropout="auto",
+        feature_dropout="auto",
         n_trials=12,
         tuning_iter="auto",
         batch_size="auto",
@@ -1363,7 +1375,7 @@ class IPCAESelector(_BaseConcreteSelector):
             diversity=diversity,
             max_iter=max_iter,
             n_surplus=n_surplus,
-            dropout=dropout,
+            feature_dropout=feature_dropout,
             n_trials=n_trials,
             tuning_iter=tuning_iter,
             batch_size=batch_size,

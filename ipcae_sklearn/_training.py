@@ -290,7 +290,7 @@ def train(
         tries. It needs held-out rows and a tuning.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
-        arrays. A true result ends the phase.
+        arrays. A true result ends the phase, and there is no local search.
 
     Returns
     -------
@@ -303,10 +303,10 @@ def train(
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
-    untrained = [model.decoder.run_state(i) for i in range(len(model.k))]
+    untrained, asked_to_stop = model.untrained, False
     if columns is None:
         keeper.start_with([Selection(np.arange(k), 0) for k in model.k])
-        _search(model, batches, loss, options, seeds, keeper, on_epoch)
+        asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
     else:
         keeper.start_with([Selection(c, len(c)) for c in columns])
     if _tunes(model, options):
@@ -317,7 +317,7 @@ def train(
             )
             if k is not None and list(k) != model.k:
                 _drop_surplus(model, batches, loss, options, keeper, k)
-            if batches.has_validation:
+            if batches.has_validation and not asked_to_stop:
                 found = [kept.selection.columns for kept in keeper.kept]
                 own = model, batches, loss, options
                 better = local_search(*own, found, adviser, untrained, seeds)
@@ -333,8 +333,8 @@ def _tunes(model, options) -> bool:
     return options.tuning_iter > 0 and has_parameters
 
 
-def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
-    """Train selector and decoder with relaxed selections."""
+def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
+    """Train selector and decoder with relaxed selections; whether on_epoch ended it."""
     noise = _make_noise(model, options, seeds, batches.seed)
     masks = None
     if any(options.dropout):
@@ -377,7 +377,8 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
         values["validation_loss"] = validate(model, batches, loss, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
-        last = bool(on_epoch(epoch, values)) or epoch == options.max_iter - 1
+        asked_to_stop = bool(on_epoch(epoch, values))
+        last = asked_to_stop or epoch == options.max_iter - 1
         keeper.end_epoch(
             values,
             selection,
@@ -386,6 +387,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> None:
         )
         if keeper.stopped.all():
             break
+    return asked_to_stop
 
 
 def _tune(model, batches, loss, options, keeper, on_epoch) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from ipcae_sklearn import _local_search
 from ipcae_sklearn._advice import GreedyAdviser
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
-from ipcae_sklearn._decoding import TrainingOptions, padded, unmet_needs
+from ipcae_sklearn._decoding import InputMasks, TrainingOptions, padded, unmet_needs
 from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._local_search import _Best, _kept, local_search, stand_ins
 from ipcae_sklearn._modules import (
@@ -123,6 +124,96 @@ def test_a_run_is_the_same_alone_and_in_company():
     assert all(len(set(own)) == 3 for own in together)
 
 
+class Watched:
+    """An adviser that answers as another one does, and what it was asked."""
+
+    def __init__(self, adviser, *alternatives):
+        self.adviser = adviser
+        self.found = [np.array(own) for own in alternatives]
+        self.asked, self.answers = [], []
+        self.asks_decoder = adviser.asks_decoder
+        self.rows = adviser.rows
+
+    def alternatives(self, i, columns):
+        return self.found
+
+    def meet(self, i, columns, k, needs, *, company):
+        answer = self.adviser.meet(i, columns, k, needs, company=company)
+        self.asked.append((i, company, columns.tolist(), needs))
+        self.answers.append((i, company, answer.tolist()))
+        return answer
+
+
+def watched_search(*columns, n_runs=1, alternatives=(), **options):
+    X, y = product(p=30)
+    case = Case(X, y, len(columns[0]), n_runs)
+    case.adviser = Watched(case.adviser, *alternatives)
+    found = case.search(*columns, options=replace(OPTIONS, **options))
+    return case.adviser, found
+
+
+def test_proposals_are_the_same_alone_and_in_company():
+    start = list(range(10, 18))
+    alone, (found,) = watched_search(start)
+    together, others = watched_search(start, list(range(20, 28)), n_runs=2)
+    own = [answer for answer in together.answers if answer[0] == 0]
+    assert own[: len(alone.answers)] == alone.answers
+    assert others[0].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 3, 4, 7])
+def test_no_more_sets_are_tried_than_n_trials(n_trials):
+    adviser, _ = watched_search(
+        [10, 11, 12], alternatives=[[13, 14, 15]], n_trials=n_trials
+    )
+    assert len(adviser.asked) <= n_trials - 1
+    assert len(adviser.asked) == 2 * ((n_trials - 1) // 2) or n_trials > 4
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_alternatives_that_fail_do_not_keep_the_decoder_from_being_asked(k):
+    adviser, _ = watched_search(
+        list(range(10, 10 + k)), alternatives=[list(range(15, 15 + k))] * 2
+    )
+    n_kept = [len(columns) for _, _, columns, _ in adviser.asked[:2]]
+    assert n_kept == [k - max(1, k // 2)] * 2
+
+
+def test_columns_that_stay_keep_their_places():
+    start = np.arange(10, 18)
+    adviser, (found,) = watched_search(start, n_trials=2)
+    _, company, *_ = adviser.asked[0]
+    assert company
+    stay = [j for j in found if j in set(start)]
+    assert stay
+    for j in stay:
+        assert np.flatnonzero(found == j) == np.flatnonzero(start == j)
+
+
+def test_stand_ins_are_asked_for_with_most_inputs_hidden(monkeypatch):
+    def first_needs():
+        return [needs for *_, needs in watched_search([0, 10, 11])[0].asked[:2]]
+
+    hidden = first_needs()
+    monkeypatch.setattr(_local_search, "_RATES", (0.2, 0.2))
+    less_hidden = first_needs()
+    assert_allclose(hidden[0], less_hidden[0])
+    assert not np.allclose(hidden[1], less_hidden[1])
+
+
+def test_masks_are_not_the_noise():
+    masks = InputMasks([1000], [0.5], [3], CPU)()[0, 0] > 0
+    noise = torch.rand(1000, generator=torch.Generator().manual_seed(3)) >= 0.5
+    assert 0.4 < (masks == noise).float().mean() < 0.6
+
+
+def test_a_trial_that_diverges_ends_the_search():
+    X, y = product()
+    options = replace(OPTIONS, learning_rate=1e30)
+    (found,) = Case(X, y, 3).search([0, 5, 7], options=options)
+    assert found.tolist() == [0, 5, 7]
+
+
 def test_rows_that_a_run_may_not_see_do_not_count():
     X, y = product()
     y[400:] = 5 * X[400:, 9]
@@ -151,6 +242,19 @@ def test_few_rows_get_stand_ins_for_shared_columns():
         case.seeds,
     )
     assert found.tolist() == [0, 4]
+
+
+def test_stand_ins_take_the_places_of_what_they_replace():
+    X, y = product()
+    case = Case(X, y, 4, held_out=0)
+    own = case.model, case.batches, case.loss, OPTIONS
+    rest = case.adviser, case.untrained, case.seeds
+    columns, kept = np.array([8, 8, 2, 9]), np.array([False, True, True, True])
+    (found,) = stand_ins(*own, [columns], [kept], *rest)
+    assert found[1:].tolist() == [8, 2, 9]
+    assert found[0] in {0, 1}
+    (same,) = stand_ins(*own, [columns], [np.ones(4, dtype=bool)], *rest)
+    assert same is columns
 
 
 def test_in_company_a_copy_is_worth_nothing():

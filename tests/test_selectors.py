@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector, _data, greedy_columns
+from ipcae_sklearn import (
+    CAESelector,
+    IPCAESelector,
+    _data,
+    _selectors,
+    _training,
+    greedy_columns,
+)
 from ipcae_sklearn.datasets import make_blocks
 
 # Short searches seldom converge, and what is tested here does not depend on it.
@@ -454,7 +462,7 @@ CHANGES = [
     ("standardize", {"task": "reconstruction"}, True),
     ("n_init", {}, 2),
     ("random_state", {}, 1),
-    ("dropout", {}, 0.5),
+    ("feature_dropout", {}, 0.5),
 ]
 CHANGES_IPCAE = [
     ("embedding_dim", {}, 7),
@@ -1391,3 +1399,65 @@ def test_weights_may_be_very_large(Selector):
     expected = quick(Selector).fit(X, y, sample_weight=weights)
     scaled = quick(Selector).fit(X, y, sample_weight=weights * 1.5e308)
     assert_array_equal(scaled.selected_indices_, expected.selected_indices_)
+
+
+@both
+@pytest.mark.parametrize("n", [400, 499, 500, 550, 600])
+def test_features_are_hidden_where_no_rows_are_held_out(Selector, n, monkeypatch):
+    seen = []
+    original = _selectors.train
+
+    def watched(model, batches, loss, options, **keywords):
+        seen.append((options.dropout, batches.has_validation))
+        return original(model, batches, loss, options, **keywords)
+
+    monkeypatch.setattr(_selectors, "train", watched)
+    X = make_X(n, 40)
+    quick(Selector, 3).fit(X, X[:, 0])
+    quick(Selector, 3).fit(X)
+    expected = 0.375 if n < 500 else 0.0  # 10 of 16 rows are left
+    assert seen == [((expected,), n >= 500), ((0.0,), n >= 500)]
+
+
+@both
+def test_a_task_that_is_named_can_be_predicted_before_the_fit(Selector):
+    for task, methods in [
+        ("classification", ["predict", "predict_proba"]),
+        ("regression", ["predict"]),
+    ]:
+        selector = quick(Selector, 2, task=task)
+        for method in methods:
+            with pytest.raises(NotFittedError):
+                getattr(selector, method)(make_X())
+    assert not hasattr(quick(Selector, 2, task="reconstruction"), "predict")
+
+
+@both
+def test_trials_of_a_warm_start_begin_with_new_decoders(Selector, monkeypatch):
+    seen = []
+    original = _training.local_search
+
+    def watched(model, batches, loss, options, columns, adviser, untrained, seeds):
+        seen.append(untrained[0])
+        own = model, batches, loss, options, columns
+        return original(*own, adviser, untrained, seeds)
+
+    monkeypatch.setattr(_training, "local_search", watched)
+    X, y = make_data("regression", n=600)
+    selector = quick(Selector, warm_start=True)
+    selector.fit(X, y).fit(X, y)
+    for name, values in seen[0].items():
+        assert torch.equal(values, seen[1][name])
+
+
+def weight_norm_decoder(n_inputs, n_outputs):
+    first = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(n_inputs, 8))
+    return torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Linear(8, n_outputs))
+
+
+@both
+@pytest.mark.parametrize("n", [100, 600])
+def test_decoders_that_cannot_be_copied(Selector, n):
+    X, y = make_data("regression", n=n)
+    selector = quick(Selector, decoder=weight_norm_decoder).fit(X, y)
+    assert len(selector.selected_indices_) == selector.k

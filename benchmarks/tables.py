@@ -452,12 +452,20 @@ def paper_ablation(data, task):
 
 
 def paper_retrained():
-    rows = []
-    for r in paper_records("retrained"):
-        key = {name: r[name] for name in ("data", "task", "method", "seed")}
-        joint = paper_records("main", **key)
-        rows.append([*key.values(), score_cell(joint), score_cell([r])])
-    header = ["data", "task", "columns of", "seed", "joint decoder", "retrained"]
+    records, rows = paper_records("retrained"), []
+    for task in unique(records, "task"):
+        for method in unique(of(records, task=task), "method"):
+            own = of(records, task=task, method=method)
+            joint = [
+                j
+                for r in own
+                for j in paper_records(
+                    "main", **{name: r[name] for name in ("data", "task", "seed")}
+                )
+                if j["method"] == method
+            ]
+            rows.append([task, method, len(own), score_cell(joint), score_cell(own)])
+    header = ["task", "columns of", "seeds", "joint decoder", "retrained"]
     return markdown(header, rows) if rows else "Not run yet."
 
 

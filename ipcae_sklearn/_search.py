@@ -327,24 +327,23 @@ def _sizes(ks, X) -> list[int]:
 
 
 def _group_cases(sizes, trains, search) -> list[_Group]:
-    """Groups of cases alike in k, in the columns they use and in whether rows are held
-    out, the largest first.
+    """Groups of cases alike in k and in whether rows are held out, the largest k first.
 
     They depend on the data, ``ks`` and the folds alone, and so do the results,
     however many groups are trained at once. Different k are not mixed: the spare rows
-    of the smaller would cost more than is gained.
+    of the smaller would cost more than is gained. Columns that are constant in the
+    training rows of any fold are used in none.
     """
     X, _, task, weights = search.data
     selector = search.selector
+    owns = [_weights_in(train, X.shape[0], weights) for train in trains]
+    std = np.min([column_statistics(X, own).std for own in owns], axis=0)
     alike: dict[tuple, _Group] = {}
-    for j, train in enumerate(trains):
-        own = _weights_in(train, X.shape[0], weights)
+    for j, own in enumerate(owns):
         holds_out = selector._resolve_fraction(np.count_nonzero(own)) > 0
-        std = column_statistics(X, own).std
         for k in dict.fromkeys(sizes):
-            columns = columns_in_use(std, k)
-            key = k, columns.tobytes(), holds_out
-            alike.setdefault(key, _Group([], columns)).cases.append((k, j))
+            group = _Group([], columns_in_use(std, k))
+            alike.setdefault((k, holds_out), group).cases.append((k, j))
     fewest = 2 if len(alike) == 1 else 1  # for two processors to have work
     groups = []
     for (k, *_), group in sorted(alike.items(), reverse=True):
@@ -512,9 +511,9 @@ class IPCAESelectorCV(_BaseSelectorCV):
     list of classes come from all rows, those of the test fold included; batches are
     drawn from the rows of all folds trained together (rows that a run must not see
     have no weight in it). So scores differ from those of single fits as two seeds do.
-    Which columns vary and the weights of "balanced" classes come from the training
-    rows of each fold. A ``decoder`` with batch normalisation does see the rows of the
-    test fold.
+    Columns that are constant in the training rows of any fold are left out in all; the
+    weights of "balanced" classes come from the training rows of each fold. A
+    ``decoder`` with batch normalisation does see the rows of the test fold.
 
     Examples
     --------

@@ -74,7 +74,7 @@ def test_results_are_laid_out_as_by_grid_search(digits):
     difference = (
         ours.cv_results_["mean_test_score"] - grid.cv_results_["mean_test_score"]
     )
-    assert np.abs(difference).max() < 0.1
+    assert np.abs(difference).max() < 0.15
 
 
 def test_other_values_of_k_in_the_program_change_nothing():

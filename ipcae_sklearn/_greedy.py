@@ -368,7 +368,8 @@ def _check_matrix(name, A, n=None):
     if A.ndim != 2 or 0 in A.shape:
         raise ValueError(f"{name} must be a 2-D array, not empty, got {A.shape}.")
     if A.dtype.kind not in "buif":
-        raise ValueError(f"{name} must hold real numbers, got dtype {A.dtype}.")
+        hint = " Encode classes one-hot." if name == "target" else ""
+        raise ValueError(f"{name} must hold real numbers, got dtype {A.dtype}.{hint}")
     if n is not None and len(A) != n:
         raise ValueError(f"{name} has {len(A)} rows, X has {n}.")
     if not np.isfinite(A.min()) or not np.isfinite(A.max()):  # no array of booleans

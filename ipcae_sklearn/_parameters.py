@@ -82,7 +82,7 @@ def resolve_k(k, n_features: int) -> int:
     if isinstance(k, Real) and not isinstance(k, Integral):
         if not 0 < float(k) < 1:
             raise ValueError(
-                f"k as a fraction must be between 0 and 1, got {k!r}. A count must be an "
+                f"k as a fraction must be between 0 and 1, got {k!r}. A count is an "
                 "integer."
             )
         number = int(float(k) * n_features + 1e-9)  # 0.29 * 100 is 28.999...

@@ -28,8 +28,7 @@ from ipcae_sklearn._selectors import (
 )
 
 # The arrays of (k, p) float32 values that a run needs, about, and how many bytes of
-# them are worked on at once. On a CPU a run costs half in a company of five to ten and
-# hardly less in a larger one (measured up to 38 MB), so that this only bounds memory.
+# them are worked on at once: a bound of memory.
 _ARRAYS = 8
 _GROUP_BYTES = 2**25
 
@@ -453,9 +452,9 @@ class CAESelectorCV(_BaseSelectorCV):
 class IPCAESelectorCV(_BaseSelectorCV):
     """:class:`IPCAESelector` with k chosen by cross-validation.
 
-    The fits of a k to all folds are trained side by side, as runs of one program: many
-    small models cost little more than a few. Then the selector is fitted to all rows
-    with the k chosen, and this object is that selector.
+    The fits of a k to all folds are trained side by side, as runs of one program. Then
+    the selector is fitted to all rows with the k chosen, and this object is that
+    selector.
 
     Parameters
     ----------

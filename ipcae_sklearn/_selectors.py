@@ -109,17 +109,12 @@ class _Fitted:
         return decoder.eval()
 
 
-# Before a fit the task is known if the user has named it.
-
-
 def _has_target(estimator) -> bool:
-    task = getattr(estimator, "task_", estimator.task)
-    return isinstance(task, str) and task in ("classification", "regression")
+    return getattr(estimator, "task_", None) in ("classification", "regression")
 
 
 def _has_classes(estimator) -> bool:
-    task = getattr(estimator, "task_", estimator.task)
-    return isinstance(task, str) and task == "classification"
+    return getattr(estimator, "task_", None) == "classification"
 
 
 def _reconstructs(estimator) -> bool:

@@ -232,14 +232,17 @@ def test_two_processors_have_work_where_there_are_two_cases():
     assert len(groups_of((2,), X, trains[:1])) == 1
 
 
-def test_a_column_that_is_constant_in_a_fold_is_not_used_there():
+def test_a_column_that_is_constant_in_a_fold_is_used_in_none():
     X = np.random.default_rng(0).normal(size=(20, 5))
-    X[4:, 2] = 1.0  # varies in the first test fold only
     trains = [train for train, _ in KFold(5).split(X)]
     for group in groups_of((2,), X, trains):
-        folds = {j for _, j in group.cases}
-        assert (2 in group.columns) == (folds != {0})
-        assert folds == {0} or 0 not in folds
+        assert group.columns.tolist() == [0, 1, 2, 3, 4]
+    X[4:, 2] = 1.0  # varies in the first test fold only
+    groups = groups_of((2,), X, trains)
+    assert {j for group in groups for _, j in group.cases} == set(range(5))
+    assert max(len(group.cases) for group in groups) > 1
+    for group in groups:
+        assert group.columns.tolist() == [0, 1, 3, 4]
     weights = np.ones(20)
     weights[:4] = 0
     (columns,) = {tuple(g.columns) for g in groups_of((2,), X, trains, weights)}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
@@ -1417,19 +1416,6 @@ def test_features_are_hidden_where_no_rows_are_held_out(Selector, n, monkeypatch
     quick(Selector, 3).fit(X)
     expected = 0.375 if n < 500 else 0.0  # 10 of 16 rows are left
     assert seen == [((expected,), n >= 500), ((0.0,), n >= 500)]
-
-
-@both
-def test_a_task_that_is_named_can_be_predicted_before_the_fit(Selector):
-    for task, methods in [
-        ("classification", ["predict", "predict_proba"]),
-        ("regression", ["predict"]),
-    ]:
-        selector = quick(Selector, 2, task=task)
-        for method in methods:
-            with pytest.raises(NotFittedError):
-                getattr(selector, method)(make_X())
-    assert not hasattr(quick(Selector, 2, task="reconstruction"), "predict")
 
 
 @both

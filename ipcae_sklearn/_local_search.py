@@ -74,7 +74,7 @@ class _Best:
     n_given_up: list[float] = field(default_factory=list)
 
 
-def local_search(model, batches, loss, options, columns, adviser, untrained, seeds):
+def local_search(model, batches, loss, options, columns, adviser, seeds):
     """Better columns of each run, where there are any.
 
     Parameters
@@ -87,8 +87,6 @@ def local_search(model, batches, loss, options, columns, adviser, untrained, see
     columns : sequence of r int arrays of shape (k,)
         The columns to begin with.
     adviser : Adviser
-    untrained : sequence of r decoder states
-        Every decoder begins with these: one trained already knows its own columns.
     seeds : sequence of r ints
 
     Returns
@@ -101,7 +99,7 @@ def local_search(model, batches, loss, options, columns, adviser, untrained, see
     n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0
     if not n_rounds and not any(_differ(own, columns) for own in others):
         return columns
-    trials = _Trials(model, batches, loss, options, untrained, seeds)
+    trials = _Trials(model, batches, loss, options, seeds)
     queue = [columns, *others]
     try:
         for first in range(0, len(queue), 2):
@@ -119,7 +117,7 @@ def local_search(model, batches, loss, options, columns, adviser, untrained, see
     return [own.columns for own in best]
 
 
-def stand_ins(model, batches, loss, options, columns, kept, adviser, untrained, seeds):
+def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     """Columns of each run with stand-ins for the others in place of some.
 
     Parameters
@@ -132,7 +130,7 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, untrained, 
     """
     if all(own.all() for own in kept):
         return list(columns)
-    trials = _Trials(model, batches, loss, options, untrained, seeds)
+    trials = _Trials(model, batches, loss, options, seeds)
     rows = [adviser.rows(i) for i in range(len(columns))]
     every = np.unique(np.concatenate(rows))
     needs = trials.ask(columns, [kept, kept], every)[_STAND_IN]
@@ -220,7 +218,7 @@ class _Trials:
     The first r decoders are for one kind of columns, the others for the other.
     """
 
-    def __init__(self, model, batches, loss, options, untrained, seeds):
+    def __init__(self, model, batches, loss, options, seeds):
         self.n_runs = len(model.k)
         decoder = model.decoder.repeated(2)
         # No selector: the columns are given.
@@ -229,7 +227,8 @@ class _Trials:
         self.model.to(self.device).train()
         self.batches: Batches = _Repeated(batches, 2)
         self.loss, self.options = loss, options
-        self.untrained = [*untrained] * 2
+        # A trained decoder already knows its own columns.
+        self.untrained = model.untrained * 2
         rates = np.repeat(_RATES, self.n_runs)
         self.masks = InputMasks(self.model.k, rates, [*seeds] * 2, self.device)
         n_tuning = options.tuning_iter * batches.n_train_batches

@@ -303,7 +303,7 @@ def train(
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
-    untrained, asked_to_stop = model.untrained, False
+    asked_to_stop = False
     if columns is None:
         keeper.start_with([Selection(np.arange(k), 0) for k in model.k])
         asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
@@ -312,15 +312,13 @@ def train(
     if _tunes(model, options):
         if columns is None and adviser is not None:
             keeper.restore()
-            keeper.change(
-                _distinct(model, batches, loss, options, adviser, untrained, seeds)
-            )
+            keeper.change(_distinct(model, batches, loss, options, adviser, seeds))
             if k is not None and list(k) != model.k:
                 _drop_surplus(model, batches, loss, options, keeper, k)
             if batches.has_validation and not asked_to_stop:
                 found = [kept.selection.columns for kept in keeper.kept]
                 own = model, batches, loss, options
-                better = local_search(*own, found, adviser, untrained, seeds)
+                better = local_search(*own, found, adviser, seeds)
                 keeper.change(better)
         keeper.restore()
         _tune(model, batches, loss, options, keeper, on_epoch)
@@ -410,14 +408,14 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
             break
 
 
-def _distinct(model, batches, loss, options, adviser, untrained, seeds):
+def _distinct(model, batches, loss, options, adviser, seeds):
     """The columns that the rows prefer and, for rows that share one, others."""
     logits = model.logits().detach()
     claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
     if adviser.asks_decoder and not batches.has_validation:
         columns, kept = zip(*claims, strict=True)
         own = model, batches, loss, options
-        return stand_ins(*own, columns, kept, adviser, untrained, seeds)
+        return stand_ins(*own, columns, kept, adviser, seeds)
     found = []
     for i, (columns, kept) in enumerate(claims):
         if not kept.all():

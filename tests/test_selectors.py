@@ -1423,10 +1423,10 @@ def test_trials_of_a_warm_start_begin_with_new_decoders(Selector, monkeypatch):
     seen = []
     original = _training.local_search
 
-    def watched(model, batches, loss, options, columns, adviser, untrained, seeds):
-        seen.append(untrained[0])
+    def watched(model, batches, loss, options, columns, adviser, seeds):
+        seen.append(model.untrained[0])
         own = model, batches, loss, options, columns
-        return original(*own, adviser, untrained, seeds)
+        return original(*own, adviser, seeds)
 
     monkeypatch.setattr(_training, "local_search", watched)
     X, y = make_data("regression", n=600)

@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from ipcae_sklearn import CAESelector, IPCAESelector
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-SHORT = {"max_iter": 3, "tuning_iter": 1}
+SHORT = {"max_iter": 2, "tuning_iter": 1}
 # Said to predict, it is asked for good predictions, too.
 LONGER = {"max_iter": 10, "tuning_iter": 50, "learning_rate_init": 0.03}
 LENGTHS = {

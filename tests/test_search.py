@@ -60,8 +60,9 @@ def test_the_search_becomes_the_selector(search, digits):
 def test_results_are_laid_out_as_by_grid_search(digits):
     X, y = digits
     cv = StratifiedKFold(3)
-    ours = IPCAESelectorCV((3, 6), estimator=selector(), cv=cv).fit(X, y)
-    grid = GridSearchCV(selector(), {"k": [3, 6]}, cv=cv).fit(X, y)
+    tuned = selector(tuning_iter=20)  # long enough for decoders to be compared
+    ours = IPCAESelectorCV((3, 6), estimator=tuned, cv=cv).fit(X, y)
+    grid = GridSearchCV(tuned, {"k": [3, 6]}, cv=cv).fit(X, y)
     assert set(ours.cv_results_) - set(grid.cv_results_) == {"n_features"}
     for name, values in grid.cv_results_.items():
         assert len(values) == len(ours.cv_results_[name]), name
@@ -74,7 +75,7 @@ def test_results_are_laid_out_as_by_grid_search(digits):
     difference = (
         ours.cv_results_["mean_test_score"] - grid.cv_results_["mean_test_score"]
     )
-    assert np.abs(difference).max() < 0.15
+    assert np.abs(difference).max() < 0.1
 
 
 def test_other_values_of_k_in_the_program_change_nothing():

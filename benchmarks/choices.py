@@ -74,7 +74,7 @@ def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
     results = Results("choices", "python benchmarks/choices.py")
-    for seed in range(1 if options.quick else min(options.seeds, 2)):
+    for seed in range(1 if options.quick else options.seeds):
         for variant, (parameters, names) in VARIANTS.items():
             for name in names:
                 for method in SELECTORS:

@@ -60,7 +60,7 @@ METHODS = {
 def main():
     options = parser(__doc__).parse_args()
     results = Results("planted", "python benchmarks/planted.py")
-    for seed in range(1 if options.quick else 5):
+    for seed in range(1 if options.quick else 10):
         for make in (linear, xor, blocks):
             X, y, k, recovered = make(seed)
             for method, select in METHODS.items():

@@ -176,10 +176,8 @@ def _scores(rows, index, Y, weights, start) -> np.ndarray:
 
 def _read_columns(rows, index, columns) -> np.ndarray:
     """Some columns of some rows, in float32."""
-    values = np.empty((len(index), len(columns)), dtype=np.float32)
-    for part, X in _parts(rows, index):
-        values[part] = X[:, columns]
-    return values
+    own = torch.as_tensor(columns).to(rows.device)
+    return rows.take(torch.from_numpy(index).to(rows.device), own).cpu().numpy()
 
 
 def _parts(rows, index):

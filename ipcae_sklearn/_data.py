@@ -6,6 +6,7 @@ scaled; targets become tensors and predictions become targets again.
 
 from __future__ import annotations
 
+import copy
 import mmap
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
 # "auto" warns of more classes than this that have fewer rows than this in the mean.
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
+_SELECTED_BYTES = 2**26  # of the selected columns that are kept side by side
 
 
 def resolve_device(device) -> torch.device:
@@ -240,46 +242,82 @@ class Rows:
             )
         return None
 
-    def _read(self, index: np.ndarray) -> Tensor:
-        """Rows of the given numbers, a chunk at a time."""
-        shape = (len(index), self.n_features)
+    def _read(self, index: np.ndarray, columns: np.ndarray | None = None) -> Tensor:
+        """Rows of the given numbers, all or some columns, a chunk at a time."""
+        m = self.n_features if columns is None else len(columns)
+        shape = (len(index), m)
         taken = torch.empty(shape, device=self.device, dtype=torch.float32)
         for rows in row_blocks(shape):
-            taken[rows] = self._scaled(self.X[index[rows]])
+            taken[rows] = self._scaled(index[rows], columns)
             _let_go(self.X)
         return taken
 
-    def _scaled(self, block) -> Tensor:
-        """Float32 rows, computed in float64."""
-        if scipy.sparse.issparse(block):
-            block = block.toarray()
-        scaled = np.empty((len(block), self.n_features), dtype=np.float32)
-        np.divide(block[:, self.columns] - self.center, self.scale, out=scaled)
+    def _scaled(self, index, columns) -> Tensor:
+        """Float32 values, computed in float64."""
+        own, center, scale = self.columns, self.center, self.scale
+        if columns is not None:
+            own = columns if isinstance(own, slice) else own[columns]
+            center, scale = center[columns], scale[columns]
+        if scipy.sparse.issparse(self.X):
+            block = self.X[index][:, own].toarray()
+        elif columns is None:
+            block = self.X[index][:, own]
+        else:  # these values alone, not all of the rows
+            block = self.X[index[:, np.newaxis], own]
+        scaled = np.empty(block.shape, dtype=np.float32)
+        np.divide(block - center, scale, out=scaled)
         return torch.from_numpy(scaled).to(self.device)
 
     def take(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
         """Rows of the given numbers, (b,) -> (b, p), or their values in some columns
-        (r, k), (b, r, k).
+        (m,), (b, m).
         """
         if self.resident is not None:
             if columns is None:
                 return self.resident[index]
-            return self.resident[index.view(-1, 1, 1), columns]
-        rows = self._take(index)
-        return rows if columns is None else rows[:, columns]
-
-    def _take(self, index: Tensor) -> Tensor:
+            return self.resident[index.unsqueeze(-1), columns]
+        places = None if columns is None else columns.cpu().numpy()
         if not is_memory_mapped(self.X):
-            return self._read(index.cpu().numpy())
+            return self._read(index.cpu().numpy(), places)
         index, order = index.sort()  # a file is read forwards
-        return self._read(index.cpu().numpy())[order.argsort()]
+        return self._read(index.cpu().numpy(), places)[order.argsort()]
+
+
+class _Selected:
+    """Values of some columns (r, k) of the rows: those that r decoders get.
+
+    Once as many rows have been asked for as there are, all values are kept, unless
+    they take too much memory.
+    """
+
+    def __init__(self, rows: Rows, columns: Tensor):
+        self.rows, self.columns = rows, columns
+        self.n_rows = rows.X.shape[0]
+        self.n_taken = 0
+        self.kept: Tensor | None = None  # (r, n, k)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Values (r, b, k) of the rows of the given numbers (b,)."""
+        if self.kept is not None:
+            return self.kept.index_select(1, index)
+        self.n_taken += len(index)
+        n_bytes = 4 * self.n_rows * self.columns.numel()
+        if self.n_taken > self.n_rows and n_bytes <= _SELECTED_BYTES:
+            every = torch.arange(self.n_rows, device=index.device)
+            self.kept = self._read(every).contiguous()
+            return self.kept.index_select(1, index)
+        return self._read(index)
+
+    def _read(self, index: Tensor) -> Tensor:
+        values = self.rows.take(index, self.columns.flatten())
+        return values.view(-1, *self.columns.shape).transpose(0, 1)
 
 
 class TrainingBatches:
     """Shuffled batches of training rows, and the held-out rows.
 
-    A batch is (X, target, weights), X of shape (b, p) or, where columns (r, k) are
-    asked for, (b, r, k).
+    A batch is (X, target, weights), X of shape (b, p) or, of batches that
+    :meth:`select` has made, (r, b, k).
 
     Parameters
     ----------
@@ -309,6 +347,7 @@ class TrainingBatches:
         seed,
     ):
         self.source = rows
+        self.selected: _Selected | None = None
         self.target = target
         self.weights = weights
         self.validation_weights = validation_weights
@@ -319,16 +358,22 @@ class TrainingBatches:
         self.n_train_batches = -(-len(train_index) // batch_size)
         self.has_validation = len(validation_index) > 0
 
-    def _batch(self, index, weights, columns) -> tuple[Tensor, Tensor, Tensor | None]:
+    def select(self, columns: Tensor) -> TrainingBatches:
+        """The same batches, but for the values of some columns (r, k) in place of X."""
+        other = copy.copy(self)
+        other.selected = _Selected(self.source, columns)
+        return other
+
+    def _batch(self, index, weights) -> tuple[Tensor, Tensor, Tensor | None]:
         index = index.to(self.source.device)
         weights = None if weights is None else weights[:, index]
-        if columns is not None and self.target is not None:
-            return self.source.take(index, columns), self.target[index], weights
+        if self.selected is not None and self.target is not None:
+            return self.selected.take(index), self.target[index], weights
         rows = self.source.take(index)
-        X = rows if columns is None else rows[:, columns]
+        X = rows if self.selected is None else self.selected.take(index)
         return X, rows if self.target is None else self.target[index], weights
 
-    def train(self, epoch: int, columns=None):
+    def train(self, epoch: int):
         """Yield (X, target, weights) batches in an order that depends on the epoch.
 
         Batches differ by one row at most: a rest of one or two rows would be noise.
@@ -336,14 +381,14 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.train_index), generator=generator)
         for index in self.train_index[order].tensor_split(self.n_train_batches):
-            yield self._batch(index, self.weights, columns)
+            yield self._batch(index, self.weights)
 
-    def validation(self, columns=None):
+    def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""
         for index in self.validation_index.split(self._evaluation_rows()):
-            yield self._batch(index, self.validation_weights, columns)
+            yield self._batch(index, self.validation_weights)
 
-    def sample(self, columns=None):
+    def sample(self):
         """One batch of held-out rows, else of training rows."""
         if self.has_validation:
             index, weights = self.validation_index, self.validation_weights
@@ -351,16 +396,19 @@ class TrainingBatches:
             index, weights = self.train_index, self.weights
         if len(index) > (most := self._evaluation_rows()):
             index = index[torch.linspace(0, len(index) - 1, most).long()]
-        return self._batch(index, weights, columns)
+        return self._batch(index, weights)
 
-    def rows(self, index, columns=None):
+    def rows(self, index):
         """Yield (X, target, None) batches of the rows of the given numbers."""
         for part in torch.as_tensor(index).split(self._evaluation_rows()):
-            yield self._batch(part, None, columns)
+            yield self._batch(part, None)
 
     def _evaluation_rows(self) -> int:
         """Rows of a batch that needs no gradient, no larger than there is room for."""
-        affordable = _EVALUATION_BYTES // (4 * self.source.n_features)
+        width = self.source.n_features
+        if self.selected is not None and self.target is not None:
+            width = self.selected.columns.numel()
+        affordable = _EVALUATION_BYTES // (4 * width)
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
 
 

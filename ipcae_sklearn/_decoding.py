@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# X (b, p) or the values of some columns (b, r, k), target (b, ...) and weights (r, b),
+# X (b, p) or the values of some columns (r, b, k), target (b, ...) and weights (r, b),
 # None for equal weights
 Batch = tuple[Tensor, Tensor, Tensor | None]
 # ``loss(output (r, b, m), target (b, ...))``: the loss of each row, (r, b)
@@ -29,19 +29,23 @@ class Batches(Protocol):
     has_validation: bool
     seed: int  # of what all runs share
 
-    def train(self, epoch: int, columns=None) -> Iterator[Batch]:
+    def select(self, columns: Tensor) -> Batches:
+        """The same batches, but for the values of some columns (r, k) in place of X."""
+        ...
+
+    def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the training rows, in an order that depends on the epoch alone."""
         ...
 
-    def validation(self, columns=None) -> Iterator[Batch]:
+    def validation(self) -> Iterator[Batch]:
         """Yield the held-out rows."""
         ...
 
-    def sample(self, columns=None) -> Batch:
+    def sample(self) -> Batch:
         """Held-out rows, else training rows, as many as one batch can hold."""
         ...
 
-    def rows(self, index: np.ndarray, columns=None) -> Iterator[Batch]:
+    def rows(self, index: np.ndarray) -> Iterator[Batch]:
         """Yield the rows of the given numbers."""
         ...
 
@@ -117,13 +121,12 @@ def decoder_epochs(
     factors (r, 1, k) of a batch's inputs.
     """
     optimizer = make_optimizer(model, options)
+    batches = batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
 
     def losses(first, epoch):
-        for i, batch in enumerate(
-            islice(batches.train(epoch, columns), n_steps - first)
-        ):
+        for i, batch in enumerate(islice(batches.train(epoch), n_steps - first)):
             fraction = (first + i) / n_steps
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * math.cos(fraction * math.pi / 2)
@@ -143,14 +146,9 @@ def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) ->
 
 
 def _row_losses(model, batch, loss, mask=None) -> Tensor:
-    """Loss of each row (r, b) of a batch of selected columns (b, r, k)."""
-    return loss(model(_inputs(batch, mask)), batch[1])
-
-
-def _inputs(batch, mask=None) -> Tensor:
-    """Inputs of the decoder: (r, b, k)."""
-    selected = batch[0].transpose(0, 1)
-    return selected if mask is None else selected * mask
+    """Loss of each row (r, b) of a batch of selected columns (r, b, k)."""
+    selected = batch[0] if mask is None else batch[0] * mask
+    return loss(model(selected), batch[1])
 
 
 def training_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
@@ -179,9 +177,9 @@ def validate(model, batches, loss, columns) -> np.ndarray:
     total = torch.zeros(n_runs, dtype=torch.float64, device=columns.device)
     weight = torch.zeros_like(total)
     model.eval()
-    for batch in batches.validation(columns):
+    for batch in batches.select(columns).validation():
         weights = batch[2]
-        batch_weight = len(batch[0]) if weights is None else weights.sum(-1)
+        batch_weight = len(batch[1]) if weights is None else weights.sum(-1)
         losses = _row_losses(model, batch, loss)
         total += batch_weight * _mean(losses, weights)
         weight += batch_weight
@@ -198,10 +196,8 @@ def validate(model, batches, loss, columns) -> np.ndarray:
 @torch.no_grad()
 def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarray:
     """Loss (r, k) added when a selected column is replaced by its mean, which is 0."""
-    batch = batches.sample(padded(columns, model))
-    _, target, weights = batch
+    selected, target, weights = batches.select(padded(columns, model)).sample()
     model.eval()
-    selected = _inputs(batch)
     losses = []
     for j in range(selected.shape[-1]):
         without = selected.clone()
@@ -222,14 +218,13 @@ def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
     """
     model.eval()
     parts = []
-    for batch in batches.rows(index, columns):
+    for selected, target, _ in batches.select(columns).rows(index):
         gradients = []
         for mask in masks:
-            inputs = _inputs(batch, mask)
             with torch.no_grad():
-                entered = model.enter(inputs)
+                entered = model.enter(selected * mask)
             entered.requires_grad_()
-            value = loss(model.decoder.leave(entered), batch[1]).sum()
+            value = loss(model.decoder.leave(entered), target).sum()
             gradients += torch.autograd.grad(value, entered)
         parts.append(torch.stack(gradients).mean(0))
     model.train()

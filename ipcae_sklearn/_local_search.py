@@ -285,14 +285,17 @@ class _Repeated:
         X, target, weights = batch
         return X, target, None if weights is None else weights.repeat(self.times, 1)
 
-    def train(self, epoch, columns=None) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.train(epoch, columns))
+    def select(self, columns) -> Batches:
+        return _Repeated(self.batches.select(columns), self.times)
 
-    def validation(self, columns=None) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.validation(columns))
+    def train(self, epoch) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.train(epoch))
 
-    def sample(self, columns=None) -> Batch:
-        return self._repeat(self.batches.sample(columns))
+    def validation(self) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.validation())
 
-    def rows(self, index, columns=None) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.rows(index, columns))
+    def sample(self) -> Batch:
+        return self._repeat(self.batches.sample())
+
+    def rows(self, index) -> Iterator[Batch]:
+        return map(self._repeat, self.batches.rows(index))

@@ -294,6 +294,8 @@ def test_rows_are_centred_and_scaled(form, columns, tmp_path):
     taken = rows.take(torch.tensor(index))
     assert taken.dtype == torch.float32
     assert_allclose(taken.numpy(), expected, rtol=1e-6)
+    some = torch.tensor([2, 0, 2])
+    assert torch.equal(rows.take(torch.tensor(index), some), taken[:, some])
 
 
 def test_only_dense_arrays_in_memory_are_kept_on_the_device(tmp_path):
@@ -322,6 +324,8 @@ def test_rows_read_by_batch_equal_those_kept(form, tmp_path, monkeypatch):
     rows = make_rows(array)
     assert rows.resident is None
     assert torch.equal(rows.take(index), expected)
+    columns = torch.tensor([5, 1, 1])
+    assert torch.equal(rows.take(index, columns), expected[:, columns])
 
 
 def test_a_batch_is_read_in_a_bounded_memory(monkeypatch):
@@ -330,6 +334,8 @@ def test_a_batch_is_read_in_a_bounded_memory(monkeypatch):
     rows = make_rows(X)
     # The batch itself is torch's, which is not counted; a row takes 0.4 MB.
     assert peak_bytes(lambda: rows.take(torch.arange(64))) < 5 * 2**20
+    columns = torch.arange(0, 50_000, 1000)
+    assert peak_bytes(lambda: rows.take(torch.arange(64), columns)) < 2**18
 
 
 def test_a_memory_map_is_read_forwards(tmp_path):
@@ -465,6 +471,49 @@ def test_without_a_target_the_rows_are_their_own():
     for X, target, weights in make_batches().train(0):
         assert target is X
         assert weights is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
+def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(_data, "_SELECTED_BYTES", 4 * 40 * 6 - (not kept))
+    X = sparse_like()
+    array = memory_mapped(X, tmp_path) if form == "memmap" else X
+    array = scipy.sparse.csr_matrix(X) if form == "csr" else array
+    columns = torch.tensor([[4, 0, 2], [1, 4, 4]])
+    for target in (torch.arange(40), None):
+        batches = TrainingBatches(
+            make_rows(array),
+            target,
+            torch.arange(10, 40),
+            torch.arange(10),
+            weights=None,
+            validation_weights=None,
+            batch_size=7,
+            seed=0,
+        )
+        selected = batches.select(columns)
+        for epoch in range(3):  # kept from the second on
+            pairs = zip(selected.train(epoch), batches.train(epoch), strict=True)
+            for (values, own, _), (rows, expected, _) in pairs:
+                assert torch.equal(values, rows[:, columns].transpose(0, 1))
+                assert torch.equal(own, expected)
+        assert (selected.selected.kept is not None) == kept
+        for some, every in (
+            (selected.validation(), batches.validation()),
+            ([selected.sample()], [batches.sample()]),
+            (selected.rows(np.array([3, 30])), batches.rows(np.array([3, 30]))),
+        ):
+            for (values, *_), (rows, *_) in zip(some, every, strict=True):
+                assert torch.equal(values, rows[:, columns].transpose(0, 1))
+
+
+def test_a_batch_of_few_columns_has_room_for_more_rows(monkeypatch):
+    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 4 * 2)
+    columns = torch.tensor([[1]])
+    for target, n_rows in ((torch.arange(23), 2), (None, 1)):
+        batches = make_batches(target=target, batch_size=1).select(columns)
+        assert [len(y) for _, y, _ in batches.validation()][0] == n_rows
 
 
 def test_validation_has_each_held_out_row_once(monkeypatch):

@@ -656,12 +656,14 @@ def test_tuning_leaves_the_selector_alone():
 
 
 def test_each_epoch_has_an_order_of_its_own(monkeypatch):
-    batches = make_batches()
-    asked, original = [], batches.train
-    monkeypatch.setattr(
-        batches, "train", lambda epoch, *c: asked.append(epoch) or original(epoch, *c)
-    )
-    fit(SHORT, batches=batches)
+    asked, original = [], TrainingBatches.train
+
+    def train(self, epoch):
+        asked.append(epoch)
+        return original(self, epoch)
+
+    monkeypatch.setattr(TrainingBatches, "train", train)
+    fit(SHORT)
     assert asked == [0, 1, 2, 3, 4]
 
 

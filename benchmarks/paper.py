@@ -77,6 +77,8 @@ class LogitMoves:
         logits = output.detach()
         if self.last is None:
             self.last = logits.clone()
+        if logits.shape != self.last.shape:  # the search is over, rows were dropped
+            return
         if torch.is_grad_enabled():
             self.n_calls += 1
             if self.n_calls == 2:  # the first step of the epoch has been taken

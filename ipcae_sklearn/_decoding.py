@@ -97,9 +97,9 @@ def descend(losses, optimizer, epoch: int) -> np.ndarray:
     """Take a step for each objective (r,); return the mean loss (r,) of the epoch."""
     values = []
     for objective, value in losses:
-        optimizer.zero_grad()
         objective.sum().backward()  # runs share no parameter: the sum keeps them apart
         optimizer.step()
+        optimizer.zero_grad()  # afterwards, not to hold the gradients' memory
         values.append(value.detach())
     mean = torch.stack(values).mean(0).cpu().numpy()  # waits for the device
     if not np.isfinite(mean).all():

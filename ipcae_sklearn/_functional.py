@@ -119,7 +119,8 @@ class _Select(torch.autograd.Function):
         if relaxed is not None:
             inner = (grad * relaxed).sum(0).unsqueeze(-1)
             dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
-            dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature)
+            # In place: new arrays of this size cost more than the arithmetic.
+            dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature, out=dz)
         else:
             dM = (grad.T @ X).view(r, k, -1)  # averaged over the s draws of M
             inner = torch.einsum("srkp,rkp->srk", M, dM).unsqueeze(-1)

@@ -191,11 +191,15 @@ class _Keeper:
         self.n_stalled = np.zeros(n_runs, dtype=int)
         self.stopped = np.zeros(n_runs, dtype=bool)
 
-    def start_with(self, selections: Sequence[Selection]) -> None:
-        """Keep the model as it stands, whatever its loss."""
+    def start_with(self, columns: Sequence[np.ndarray] | None) -> None:
+        """Keep the model as it stands with given columns, else nothing so far."""
+        if columns is None:  # whatever an epoch ends with is better
+            nothing = Selection(np.empty(0, dtype=np.int64), 0)
+            self.kept = [RunResult(nothing, np.inf, {}) for _ in self.model.k]
+            return
         self.kept = [
-            RunResult(selection, np.inf, self.model.run_state(i))
-            for i, selection in enumerate(selections)
+            RunResult(Selection(own, len(own)), np.inf, self.model.run_state(i))
+            for i, own in enumerate(columns)
         ]
 
     def end_epoch(self, values, selection, *, done, may_stop) -> None:
@@ -304,11 +308,9 @@ def train(
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
     asked_to_stop = False
+    keeper.start_with(columns)
     if columns is None:
-        keeper.start_with([Selection(np.arange(k), 0) for k in model.k])
         asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
-    else:
-        keeper.start_with([Selection(c, len(c)) for c in columns])
     if _tunes(model, options):
         if columns is None and adviser is not None:
             keeper.restore()

@@ -37,7 +37,7 @@ def case(study, method, n=1000, p=1000, k=50, r=1, data=DENSE, **parameters):
 
 
 def all_cases():
-    """Small ones first, in each study; the largest of all, some half an hour each, last."""
+    """Small ones first, in each study; the largest, half an hour each, last of all."""
     both = tuple(SELECTORS)
     for p in (10**3, 10**4, 10**5):
         for method in both:

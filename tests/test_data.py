@@ -513,7 +513,7 @@ def test_a_batch_of_few_columns_has_room_for_more_rows(monkeypatch):
     columns = torch.tensor([[1]])
     for target, n_rows in ((torch.arange(23), 2), (None, 1)):
         batches = make_batches(target=target, batch_size=1).select(columns)
-        assert [len(y) for _, y, _ in batches.validation()][0] == n_rows
+        assert next(len(y) for _, y, _ in batches.validation()) == n_rows
 
 
 def test_validation_has_each_held_out_row_once(monkeypatch):

@@ -148,6 +148,26 @@ def boruta(X, y, k, seed, regression):
     return largest(-fitted.ranking_.astype(float), k)
 
 
+def lassonet(X, y, k, seed, regression):
+    from lassonet import LassoNetClassifier, LassoNetRegressor
+
+    model = (LassoNetRegressor if regression else LassoNetClassifier)(
+        hidden_dims=(100,),
+        path_multiplier=1.1,
+        n_iters=(100, 20),
+        patience=(10, 5),
+        batch_size=256,
+        random_state=seed,
+        torch_seed=seed,
+        device="cpu",
+        verbose=0,
+    )
+    y = y.astype(np.float32)[:, None] if regression else y
+    model.path(standardised(X).astype(np.float32), y)
+    # The strength of the penalty at which a column is dropped.
+    return largest(model.feature_importances_.numpy(), k)
+
+
 SUPERVISED = {
     "random": random_columns,
     "F-test": f_test,
@@ -165,7 +185,7 @@ UNSUPERVISED = {
     "greedy": greedy,
     "greedy + swaps": greedy_with_swaps,
 }
-PACKAGES = {"mRMR": mrmr, "Boruta": boruta}
+PACKAGES = {"mRMR": mrmr, "Boruta": boruta, "LassoNet": lassonet}
 OURS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 
 

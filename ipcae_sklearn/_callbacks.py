@@ -39,6 +39,7 @@ class EpochReporter:
         self.n_epochs = n_epochs
         self.data = {"X": X, "y": y}
         self.started = time.perf_counter()
+        self.n_reported = 0
         self.context = None
         if CALLBACKS_AVAILABLE:
             self.context = estimator._init_callback_context(max_subtasks=n_epochs)
@@ -48,7 +49,9 @@ class EpochReporter:
         """Report an epoch; true if a callback asks to stop."""
         if self.estimator.verbose:
             print(self._line(epoch, values))
-        if self.context is None:
+        self.n_reported += 1
+        # Runs that are trained anew, in parts, have more epochs than were announced.
+        if self.context is None or self.n_reported > self.n_epochs:
             return False
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(estimator=self.estimator, **self.data)

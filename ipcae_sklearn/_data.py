@@ -20,6 +20,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 
 _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
+# Rows of a memory-mapped file that are read before its pages are let go: the system may
+# map 2 MB for each.
+_MAPPED_ROWS = 32
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
 # "auto" warns of more classes than this that have fewer rows than this in the mean.
@@ -49,10 +52,11 @@ def resolve_device(device) -> torch.device:
     return resolved
 
 
-def row_blocks(shape) -> Iterator[slice]:
+def row_blocks(shape, most: int | None = None) -> Iterator[slice]:
     """Slices of rows that are small enough to be worked on in float64."""
     n, p = shape
     size = max(1, int(_CHUNK_BYTES // (8 * max(p, 1))))
+    size = min(size, most or size)
     return (slice(start, start + size) for start in range(0, n, size))
 
 
@@ -247,7 +251,8 @@ class Rows:
         m = self.n_features if columns is None else len(columns)
         shape = (len(index), m)
         taken = torch.empty(shape, device=self.device, dtype=torch.float32)
-        for rows in row_blocks(shape):
+        most = _MAPPED_ROWS if is_memory_mapped(self.X) else None
+        for rows in row_blocks(shape, most):
             taken[rows] = self._scaled(index[rows], columns)
             _let_go(self.X)
         return taken

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +39,22 @@ class Runs:
     validation_rows: np.ndarray  # those held out from any run
     weights: np.ndarray | None = None  # (r, n) in training; None: equal weights
     validation_weights: np.ndarray | None = None  # (r, n) when held out
+    first: int = 0  # number of the first run, where these are a part of all
+
+    def halves(self) -> Iterator[Runs]:
+        """The first half of the runs, and the others; each run stays as it is."""
+        middle = len(self.k) // 2
+        for part in (slice(0, middle), slice(middle, None)):
+            weights = None if self.weights is None else self.weights[part]
+            held_out = self.validation_weights
+            yield replace(
+                self,
+                k=self.k[part],
+                seeds=self.seeds[part],
+                weights=weights,
+                validation_weights=None if held_out is None else held_out[part],
+                first=self.first + part.start,
+            )
 
     def batches(self, rows: Rows, target: Target, batch_size: int) -> TrainingBatches:
         device = rows.device

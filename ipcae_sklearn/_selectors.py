@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -250,14 +250,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
         runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
         n_own = round(len(runs.train_rows) / batch_factor)
-        dropout = [
-            self._resolve_dropout(
-                self._n_rows(k, len(problem.columns), task),
-                few=task != "reconstruction" and not len(runs.validation_rows),
-            )
-            for k in runs.k
-        ]
-        options = self._training_options(n_own, task, dropout)
+        options = self._training_options(n_own, task)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
         batch_size = round(self._resolve_batch_size(n_own) * batch_factor)
         results = self._train(
@@ -475,7 +468,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         return weights
 
-    def _training_options(self, n_train: int, task: str, dropout=()) -> TrainingOptions:
+    def _training_options(self, n_train: int, task: str) -> TrainingOptions:
         """The parameters as the training loop takes them, "auto" resolved."""
         steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
         max_iter, tuning_iter = self.max_iter, self.tuning_iter
@@ -492,7 +485,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             max_iter=int(max_iter),
             tuning_iter=int(tuning_iter),
             n_trials=int(self.n_trials),
-            dropout=tuple(dropout),
+            dropout=(),
             learning_rate=rate,
             selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
@@ -525,6 +518,29 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
 
     def _train(self, problem, task, runs, options, device, batch_size, reporter):
+        """Train runs side by side, in parts if they do not fit on a GPU; a list of
+        their results.
+        """
+        own = options, device, batch_size, reporter
+        try:
+            return self._train_together(problem, task, runs, *own)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(runs.k) == 1:
+                raise MemoryError(
+                    f"A run does not fit on {device}. Lower batch_size or k, or use "
+                    "device='cpu'."
+                ) from error
+            warnings.warn(
+                f"{len(runs.k)} runs side by side do not fit on {device}; they are "
+                "trained in two parts.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        # Here, where the error no longer holds what did not fit.
+        parts = [self._train(problem, task, half, *own) for half in runs.halves()]
+        return [result for part in parts for result in part]
+
+    def _train_together(self, problem, task, runs, options, device, batch, reporter):
         """Train runs side by side; a list of their results."""
         target, everything = problem.target, None
         if min(runs.k) == len(problem.columns):  # nothing to search for
@@ -534,6 +550,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_rows = runs.k
             if everything is None:
                 n_rows = [self._n_rows(k, len(problem.columns), task) for k in runs.k]
+            few = task != "reconstruction" and not len(runs.validation_rows)
+            dropout = tuple(self._resolve_dropout(n, few) for n in n_rows)
             adviser = GreedyAdviser(rows, target, runs, n_swap_passes=_SWAP_PASSES)
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
@@ -547,9 +565,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 ]
             return train(
                 self._make_model(problem, runs, n_rows, start).to(device),
-                runs.batches(rows, target, batch_size),
+                runs.batches(rows, target, batch),
                 getattr(_functional, target.loss),
-                options,
+                replace(options, dropout=dropout),
                 seeds=runs.seeds,
                 k=runs.k,
                 columns=everything,
@@ -584,7 +602,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             generators,
         )
         model = ConcreteAutoencoder(logits, decoder, n_rows)
-        if self.warm_start and self.__sklearn_is_fitted__():
+        if self.warm_start and self.__sklearn_is_fitted__() and runs.first == 0:
             self._load_state(model, problem)
         return model
 

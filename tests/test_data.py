@@ -353,6 +353,14 @@ def test_a_memory_map_is_read_forwards(tmp_path):
     assert_array_equal(taken[:, 0] / 4 - 1, [4, 1, 5, 1])
 
 
+def test_a_memory_map_is_let_go_every_few_rows(tmp_path, monkeypatch):
+    X = memory_mapped(np.arange(600.0).reshape(300, 2), tmp_path)
+    rows, let_go = make_rows(X), []
+    monkeypatch.setattr(_data, "_let_go", let_go.append)
+    rows.take(torch.arange(300))
+    assert len(let_go) >= 300 / 32  # of which each may have mapped 2 MB
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/smaps").exists(), reason="needs Linux to count pages"
 )

@@ -23,7 +23,7 @@ except ImportError:
 
 
 class EpochReporter:
-    """Reports each epoch of a fit; called by the training loop.
+    """Reports each epoch and the trials of a fit; called by the training loop.
 
     Parameters
     ----------
@@ -56,6 +56,15 @@ class EpochReporter:
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
         return task.call_on_fit_task_end(estimator=self.estimator, **self.data)
+
+    def report_trials(self, n_tried: int, losses) -> None:
+        """Report how far the local search is, and the lowest losses (r,) so far."""
+        if self.estimator.verbose:
+            print(
+                f"[{type(self.estimator).__name__}] local search, {n_tried} of at most "
+                f"{self.estimator.n_trials} sets tried  validation {losses.min():.5g}"
+                f"  {time.perf_counter() - self.started:.1f} s"
+            )
 
     def finish(self) -> None:
         if self.context is not None:

@@ -74,7 +74,7 @@ class _Best:
     n_given_up: list[float] = field(default_factory=list)
 
 
-def local_search(model, batches, loss, options, columns, adviser, seeds):
+def local_search(model, batches, loss, options, columns, adviser, seeds, on_trial=None):
     """Better columns of each run, where there are any.
 
     Parameters
@@ -88,6 +88,9 @@ def local_search(model, batches, loss, options, columns, adviser, seeds):
         The columns to begin with.
     adviser : Adviser
     seeds : sequence of r ints
+    on_trial : callable, optional
+        Called after each pair of trials with the number of sets tried so far and the
+        lowest losses (r,).
 
     Returns
     -------
@@ -101,16 +104,23 @@ def local_search(model, batches, loss, options, columns, adviser, seeds):
         return columns
     trials = _Trials(model, batches, loss, options, seeds)
     queue = [columns, *others]
+
+    def report(n_tried):
+        if on_trial is not None:
+            on_trial(n_tried, np.array([own.loss for own in best]))
+
     try:
         for first in range(0, len(queue), 2):
             pair = queue[first], queue[first : first + 2][-1]
             _take_better(best, trials.judge(*pair, measure=n_rounds > 0))
-        for _ in range(n_rounds):
+            report(min(first + 1, len(others)))  # the columns to begin with are none
+        for i in range(n_rounds):
             if max(n for own in best for n in own.n_given_up) < 1:
                 break
             judged = trials.judge(*_ask(trials, best, adviser))
             _give_up_fewer(best, judged)
             _take_better(best, judged)
+            report(len(others) + 2 * (i + 1))
     except NonFiniteLossError:
         # What was found until then is good; the tuning will tell if it is not.
         pass

@@ -573,6 +573,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 columns=everything,
                 adviser=adviser,
                 on_epoch=reporter,
+                on_trial=reporter.report_trials,
             )
 
     def _n_rows(self, k: int, n_features: int, task: str) -> int:
@@ -1031,7 +1032,8 @@ class CAESelector(_BaseConcreteSelector):
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
-        Whether to print a line an epoch.
+        Whether to print a line an epoch, and one for each two trials of the local
+        search.
 
     Attributes
     ----------
@@ -1250,7 +1252,8 @@ class IPCAESelector(_BaseConcreteSelector):
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
-        Whether to print a line an epoch.
+        Whether to print a line an epoch, and one for each two trials of the local
+        search.
 
     Attributes
     ----------

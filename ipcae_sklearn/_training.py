@@ -259,6 +259,7 @@ def train(
     columns: Sequence[np.ndarray] | None = None,
     adviser: Adviser | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
+    on_trial: Callable[[int, np.ndarray], Any] | None = None,
 ) -> list[RunResult]:
     """Train the r runs of a model side by side.
 
@@ -295,6 +296,8 @@ def train(
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase, and there is no local search.
+    on_trial : callable, optional
+        As for :func:`ipcae_sklearn._local_search.local_search`.
 
     Returns
     -------
@@ -320,7 +323,7 @@ def train(
             if batches.has_validation and not asked_to_stop:
                 found = [kept.selection.columns for kept in keeper.kept]
                 own = model, batches, loss, options
-                better = local_search(*own, found, adviser, seeds)
+                better = local_search(*own, found, adviser, seeds, on_trial)
                 keeper.change(better)
         keeper.restore()
         _tune(model, batches, loss, options, keeper, on_epoch)

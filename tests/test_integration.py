@@ -601,6 +601,20 @@ def test_verbose_prints_a_line_an_epoch(Selector, n_init, capsys):
         assert line.startswith(f"[{Selector.__name__}] epoch {epoch}/9  train ")
 
 
+def test_verbose_tells_of_the_local_search(capsys):
+    X, y = make_data("classification", n=600)
+    selector = quick(IPCAESelector, verbose=True, n_trials=5).fit(X, y)
+    lines = [x for x in capsys.readouterr().out.splitlines() if "local search" in x]
+    start = "[IPCAESelector] local search, {} of at most 5 sets tried  validation "
+    assert lines
+    for n_tried, line in zip((1, 3, 5), lines, strict=False):
+        assert line.startswith(start.format(n_tried))
+    losses = [float(line.split("validation ")[1].split()[0]) for line in lines]
+    assert losses == sorted(losses, reverse=True)
+    assert np.isfinite(losses).all()
+    assert selector.n_iter_ == 9
+
+
 @both
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_is_printed(Selector, task, capfd):

@@ -25,6 +25,7 @@ _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
 _MAPPED_ROWS = 32
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
+_ASKED_ROWS = 256  # at most, in a batch of which decoders are asked
 # "auto" warns of more classes than this that have fewer rows than this in the mean.
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
@@ -404,8 +405,13 @@ class TrainingBatches:
         return self._batch(index, weights)
 
     def rows(self, index):
-        """Yield (X, target, None) batches of the rows of the given numbers."""
-        for part in torch.as_tensor(index).split(self._evaluation_rows()):
+        """Yield (X, target, None) batches of the rows of the given numbers.
+
+        Fewer than of those that need no gradient: what decoders make of them is to fit
+        a cache.
+        """
+        most = min(_ASKED_ROWS, self._evaluation_rows())
+        for part in torch.as_tensor(index).split(most):
             yield self._batch(part, None)
 
     def _evaluation_rows(self) -> int:

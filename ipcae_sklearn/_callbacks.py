@@ -40,6 +40,7 @@ class EpochReporter:
         self.data = {"X": X, "y": y}
         self.started = time.perf_counter()
         self.n_reported = 0
+        self.asked_to_stop = False
         self.context = None
         if CALLBACKS_AVAILABLE:
             self.context = estimator._init_callback_context(max_subtasks=n_epochs)
@@ -52,10 +53,12 @@ class EpochReporter:
         self.n_reported += 1
         # Runs that are trained anew, in parts, have more epochs than were announced.
         if self.context is None or self.n_reported > self.n_epochs:
-            return False
+            return self.asked_to_stop
         task = self.context.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
-        return task.call_on_fit_task_end(estimator=self.estimator, **self.data)
+        stop = task.call_on_fit_task_end(estimator=self.estimator, **self.data)
+        self.asked_to_stop = bool(stop)
+        return self.asked_to_stop
 
     def report_trials(self, n_tried: int, losses) -> None:
         """Report how far the local search is, and the lowest losses (r,) so far."""

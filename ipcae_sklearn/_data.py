@@ -30,6 +30,7 @@ _ASKED_ROWS = 256  # at most, in a batch of which decoders are asked
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 _SELECTED_BYTES = 2**26  # of the selected columns that are kept side by side
+_READ_ROWS = 4096  # of them that are read at once
 
 
 def resolve_device(device) -> torch.device:
@@ -252,11 +253,19 @@ class Rows:
         m = self.n_features if columns is None else len(columns)
         shape = (len(index), m)
         taken = torch.empty(shape, device=self.device, dtype=torch.float32)
-        most = _MAPPED_ROWS if is_memory_mapped(self.X) else None
-        for rows in row_blocks(shape, most):
+        for rows in row_blocks(shape, self._most_rows()):
             taken[rows] = self._scaled(index[rows], columns)
             _let_go(self.X)
         return taken
+
+    def _most_rows(self) -> int | None:
+        """Rows that may be read at once, however few of their columns are wanted."""
+        if is_memory_mapped(self.X):
+            return _MAPPED_ROWS
+        if scipy.sparse.issparse(self.X):  # all of a row's values are copied
+            n, nnz = self.X.shape[0], self.X.nnz
+            return max(1, _CHUNK_BYTES // (8 * max(1, nnz // n)))
+        return None
 
     def _scaled(self, index, columns) -> Tensor:
         """Float32 values, computed in float64."""
@@ -265,7 +274,8 @@ class Rows:
             own = columns if isinstance(own, slice) else own[columns]
             center, scale = center[columns], scale[columns]
         if scipy.sparse.issparse(self.X):
-            block = self.X[index][:, own].toarray()
+            block = self.X[index]
+            block = (block if columns is None else block[:, own]).toarray()
         elif columns is None:
             block = self.X[index][:, own]
         else:  # these values alone, not all of the rows
@@ -309,10 +319,21 @@ class _Selected:
         self.n_taken += len(index)
         n_bytes = 4 * self.n_rows * self.columns.numel()
         if self.n_taken > self.n_rows and n_bytes <= _SELECTED_BYTES:
-            every = torch.arange(self.n_rows, device=index.device)
-            self.kept = self._read(every).contiguous()
+            self.kept = self._read_all(index.device)
             return self.kept.index_select(1, index)
         return self._read(index)
+
+    def _read_all(self, device) -> Tensor:
+        r, k = self.columns.shape
+        shape = (r, self.n_rows, k)
+        values = torch.empty(shape, device=device, dtype=torch.float32)
+        for part in torch.arange(self.n_rows, device=device).split(_READ_ROWS):
+            values[:, part[0] : part[-1] + 1] = self._read(part)
+        return values
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Values (r, b, k) of rows (b, p)."""
+        return rows[:, self.columns].transpose(0, 1)
 
     def _read(self, index: Tensor) -> Tensor:
         values = self.rows.take(index, self.columns.flatten())
@@ -373,11 +394,15 @@ class TrainingBatches:
     def _batch(self, index, weights) -> tuple[Tensor, Tensor, Tensor | None]:
         index = index.to(self.source.device)
         weights = None if weights is None else weights[:, index]
-        if self.selected is not None and self.target is not None:
-            return self.selected.take(index), self.target[index], weights
-        rows = self.source.take(index)
-        X = rows if self.selected is None else self.selected.take(index)
-        return X, rows if self.target is None else self.target[index], weights
+        if self.target is not None:
+            source = self.source if self.selected is None else self.selected
+            return source.take(index), self.target[index], weights
+        rows = X = self.source.take(index)
+        if self.selected is not None:
+            # Rows that have been read are not read once more.
+            resident = self.source.resident is not None
+            X = self.selected.take(index) if resident else self.selected.of(rows)
+        return X, rows, weights
 
     def train(self, epoch: int):
         """Yield (X, target, weights) batches in an order that depends on the epoch.

@@ -90,7 +90,9 @@ def make_optimizer(model, options) -> torch.optim.Optimizer:
             "weight_decay": options.weight_decay,
         },
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
+    optimizer.zero_grad()  # a user's decoder may bring gradients along
+    return optimizer
 
 
 def descend(losses, optimizer, epoch: int) -> np.ndarray:

@@ -42,7 +42,10 @@ class Runs:
     first: int = 0  # number of the first run, where these are a part of all
 
     def halves(self) -> Iterator[Runs]:
-        """The first half of the runs, and the others; each run stays as it is."""
+        """The first half of the runs, and the others; each run stays as it is.
+
+        But for a user's decoders, which draw from one generator as they are made.
+        """
         middle = len(self.k) // 2
         for part in (slice(0, middle), slice(middle, None)):
             weights = None if self.weights is None else self.weights[part]

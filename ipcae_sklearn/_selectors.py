@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import warnings
 from dataclasses import dataclass, replace
@@ -524,19 +525,21 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         own = options, device, batch_size, reporter
         try:
             return self._train_together(problem, task, runs, *own)
-        except torch.cuda.OutOfMemoryError as error:
-            if len(runs.k) == 1:
-                raise MemoryError(
-                    f"A run does not fit on {device}. Lower batch_size or k, or use "
-                    "device='cpu'."
-                ) from error
-            warnings.warn(
-                f"{len(runs.k)} runs side by side do not fit on {device}; they are "
-                "trained in two parts.",
-                RuntimeWarning,
-                stacklevel=4,
+        except torch.cuda.OutOfMemoryError:
+            pass
+        # Here the error no longer holds what did not fit, nor do cycles of torch's.
+        gc.collect()
+        if len(runs.k) == 1:
+            raise MemoryError(
+                f"A run does not fit on {device}. Lower batch_size or k, or use "
+                "device='cpu'."
             )
-        # Here, where the error no longer holds what did not fit.
+        warnings.warn(
+            f"{len(runs.k)} runs side by side do not fit on {device}; they are trained "
+            "in two parts.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
         parts = [self._train(problem, task, half, *own) for half in runs.halves()]
         return [result for part in parts for result in part]
 

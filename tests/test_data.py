@@ -338,6 +338,14 @@ def test_a_batch_is_read_in_a_bounded_memory(monkeypatch):
     assert peak_bytes(lambda: rows.take(torch.arange(64), columns)) < 2**18
 
 
+def test_a_column_of_sparse_rows_is_read_in_a_bounded_memory():
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((20_000, 500), density=0.2, format="csr", rng=rng)
+    rows = make_rows(X)  # of 24 MB
+    index, column = torch.arange(20_000), torch.tensor([3])
+    assert peak_bytes(lambda: rows.take(index, column)) < 5 * 2**20
+
+
 def test_a_memory_map_is_read_forwards(tmp_path):
     read = []
 
@@ -357,8 +365,10 @@ def test_a_memory_map_is_let_go_every_few_rows(tmp_path, monkeypatch):
     X = memory_mapped(np.arange(600.0).reshape(300, 2), tmp_path)
     rows, let_go = make_rows(X), []
     monkeypatch.setattr(_data, "_let_go", let_go.append)
-    rows.take(torch.arange(300))
-    assert len(let_go) >= 300 / 32  # of which each may have mapped 2 MB
+    for columns in (None, torch.tensor([1])):
+        let_go.clear()
+        rows.take(torch.arange(300), columns)
+        assert len(let_go) >= 300 / 32  # rows, of which each may have mapped 2 MB
 
 
 @pytest.mark.skipif(
@@ -506,7 +516,8 @@ def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatc
             for (values, own, _), (rows, expected, _) in pairs:
                 assert torch.equal(values, rows[:, columns].transpose(0, 1))
                 assert torch.equal(own, expected)
-        assert (selected.selected.kept is not None) == kept
+        has_reason = target is not None or form == "resident"
+        assert (selected.selected.kept is not None) == (kept and has_reason)
         for some, every in (
             (selected.validation(), batches.validation()),
             ([selected.sample()], [batches.sample()]),
@@ -514,6 +525,16 @@ def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatc
         ):
             for (values, *_), (rows, *_) in zip(some, every, strict=True):
                 assert torch.equal(values, rows[:, columns].transpose(0, 1))
+
+
+def test_rows_to_reconstruct_are_read_once(monkeypatch):
+    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 0)
+    read, original = [], Rows._read
+    monkeypatch.setattr(
+        Rows, "_read", lambda self, *args: read.append(args) or original(self, *args)
+    )
+    list(make_batches().select(torch.tensor([[0]])).train(0))
+    assert len(read) == make_batches().n_train_batches
 
 
 def test_a_batch_of_few_columns_has_room_for_more_rows(monkeypatch):

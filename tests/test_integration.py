@@ -24,7 +24,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector
+from ipcae_sklearn import CAESelector, IPCAESelector, _training
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -704,6 +704,22 @@ def test_callback_ends_the_search(Selector, recorder):
     recorder.stop_after = 2
     selector = quick(Selector).set_callbacks(recorder).fit(*make_data())
     assert selector.n_iter_ == 3 + 3
+
+
+@needs_callbacks
+@pytest.mark.filterwarnings("ignore:.* side by side do not fit:RuntimeWarning")
+def test_callback_of_runs_that_are_trained_in_parts(recorder, monkeypatch):
+    original = _training._relaxed_loss
+
+    def loss(model, *arguments):
+        if len(model.k) > 1:
+            raise torch.cuda.OutOfMemoryError
+        return original(model, *arguments)
+
+    monkeypatch.setattr(_training, "_relaxed_loss", loss)
+    selector = quick(IPCAESelector, n_init=3).set_callbacks(recorder)
+    assert selector.fit(*make_data()).n_iter_ == 9
+    assert recorder.notes.count(("end", "epoch")) == 9  # as many as were announced
 
 
 @needs_callbacks

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -616,15 +617,20 @@ def test_best_of_several_runs(Selector, task, n):
 
 
 def only_room_for(n_runs, monkeypatch):
-    """Have a GPU run out of memory where more runs than that are trained at once."""
-    original = _selectors.train
+    """Have a GPU run out of memory where more runs than that take a step at once.
 
-    def train(model, *arguments, **keywords):
+    Returns weak references to the models that did not fit.
+    """
+    original, failed = _training._relaxed_loss, []
+
+    def loss(model, *arguments):
         if len(model.k) > n_runs:
+            failed.append(weakref.ref(model))
             raise torch.cuda.OutOfMemoryError
-        return original(model, *arguments, **keywords)
+        assert all(reference() is None for reference in failed)
+        return original(model, *arguments)
 
-    monkeypatch.setattr(_selectors, "train", train)
+    monkeypatch.setattr(_training, "_relaxed_loss", loss)
 
 
 @both

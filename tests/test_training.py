@@ -852,12 +852,34 @@ def linear(n_inputs, n_outputs):
     return seeded(nn.Linear(n_inputs, n_outputs))
 
 
+def with_gradients(n_inputs, n_outputs):
+    """A module as one is left by an earlier training."""
+    module = linear(n_inputs, n_outputs)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    return module
+
+
 def batch_norm(n_inputs, n_outputs):
     return nn.Sequential(nn.BatchNorm1d(n_inputs), linear(n_inputs, n_outputs))
 
 
 def custom_model(factory):
     return ConcreteAutoencoder(make_model().logits, CustomDecoder(factory, [3], 2), [3])
+
+
+def test_gradients_that_a_decoder_brings_along_do_not_count():
+    (clean,) = fit(SHORT, custom_model(linear))
+    (other,) = fit(SHORT, custom_model(with_gradients))
+    np.testing.assert_array_equal(
+        clean.history["train_loss"], other.history["train_loss"]
+    )
+
+
+def test_gradients_go_when_they_are_used():
+    model = make_model()
+    fit(SHORT, model)
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_a_custom_decoder_learns():

@@ -1472,10 +1472,9 @@ def test_trials_of_a_warm_start_begin_with_new_decoders(Selector, monkeypatch):
     seen = []
     original = _training.local_search
 
-    def watched(model, batches, loss, options, columns, adviser, seeds):
+    def watched(model, *arguments):
         seen.append(model.untrained[0])
-        own = model, batches, loss, options, columns
-        return original(*own, adviser, seeds)
+        return original(model, *arguments)
 
     monkeypatch.setattr(_training, "local_search", watched)
     X, y = make_data("regression", n=600)

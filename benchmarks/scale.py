@@ -2,9 +2,10 @@
 
 A linear target of 50 planted columns. One quantity grows at a time: the columns p, the
 rows n (a memory-mapped file, and a sparse matrix with 1 % of its values), the selected
-features k, or the runs r; and DEXTER is a text set of sparse counts. Each case has a
-process and one thread of its own (Linux only). Its peak is the most memory resident in
-the fit, less what was resident before it, when the data were there.
+features k, or the runs r. One set is large both ways ("wide"), and DEXTER is a text set
+of sparse counts. Each case has a process and one thread of its own (Linux only). Its
+peak is the most memory resident in the fit, less what was resident before it, when the
+data were there.
 
 ``python benchmarks/scale.py`` appends to ``results/scale.jsonl`` and goes on where it
 was stopped.
@@ -56,6 +57,8 @@ def all_cases():
             yield case("r", method, r=r)
     for method in both:
         yield case("dexter", method, n=300, p=20_000, data="dexter")
+    for method in both:
+        yield case("wide", method, n=5000, p=30_000)
     for method in reversed(both):  # greedy_columns would hold five times X in float64
         yield case("p", method, p=10**6)
 

@@ -373,7 +373,8 @@ def _check_matrix(name, A, n=None):
     if n is not None and len(A) != n:
         raise ValueError(f"{name} has {len(A)} rows, X has {n}.")
     if not np.isfinite(A.min()) or not np.isfinite(A.max()):  # no array of booleans
-        raise ValueError(f"{name} must be finite.")
+        j = int(np.argmin(np.isfinite(A).all(axis=0)))
+        raise ValueError(f"{name} must be finite, but column {j} is not.")
     return A
 
 

@@ -450,6 +450,13 @@ def test_several_targets_of_several_classes(Selector):
 
 
 @both
+def test_structured_target(Selector):
+    X, y = make_data()
+    pairs = np.array([(v > 0, v) for v in y], dtype=[("event", bool), ("time", float)])
+    check_refused(quick(Selector), X, pairs, ValueError, "fields .'event', 'time'.")
+
+
+@both
 def test_target_of_three_dimensions(Selector):
     X, _ = make_data()
     check_refused(quick(Selector), X, np.zeros((60, 2, 2)), ValueError, "dim 3|3D|dim")

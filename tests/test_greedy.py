@@ -367,3 +367,10 @@ def test_usps_figures():
         coef = np.linalg.lstsq((X - mean)[:, c], X - mean, rcond=None)[0]
         error = np.mean((Z - mean - (Z - mean)[:, c] @ coef) ** 2)
         assert_allclose(error, expected, atol=1e-5)
+
+
+def test_the_column_that_is_not_finite_is_named():
+    X = correlated(10, 4)
+    X[3, 2] = np.nan
+    with pytest.raises(ValueError, match="X must be finite, but column 2 is not"):
+        greedy_columns(X, 2)

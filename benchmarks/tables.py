@@ -51,14 +51,17 @@ def markdown(header, rows):
 # The tables of downstream scores show each set at the k that evidence exists for.
 MAIN_K = {"mice": 10, "communities_crime": 10, "madelon": 20}
 OURS = ("IPCAESelector", "CAESelector")
+PACKAGES = ("mRMR", "Boruta", "LassoNet")  # in a table of their own
 FEW_ROWS = ("arcene", "dexter")  # fewer than 500: the selector holds none out
 
 
-def downstream_records(protocol):
+def downstream_records(protocol, packages=False):
     return [
         r
         for r in read("downstream")
-        if r["protocol"] == protocol and r["k"] == MAIN_K.get(r["data"], 50)
+        if r["protocol"] == protocol
+        and r["k"] == MAIN_K.get(r["data"], 50)
+        and (r["method"] in PACKAGES) <= packages
     ]
 
 
@@ -133,6 +136,25 @@ def seeds_of_downstream():
         for data in unique(records, "data")
     }
     return ", ".join(f"{data} {n}" for data, n in count.items())
+
+
+def packages():
+    """Selectors of other packages beside ours, on the seeds that they ran with."""
+    records = downstream_records("supervised", packages=True)
+    rows = []
+    for data in unique([r for r in records if r["method"] in PACKAGES], "data"):
+        row = [f"{data} ({MAIN_K.get(data, 50)})"]
+        seeds = {r["seed"] for r in of(records, data=data) if r["method"] in PACKAGES}
+        row.append(len(seeds))
+        for method in (*OURS, *PACKAGES):
+            own = [
+                r for r in of(records, data=data, method=method) if r["seed"] in seeds
+            ]
+            text = f"{cell(own, 'svm')} / {cell(own, 'trees')}"
+            row.append(text + f" ({cell(own, 'seconds', 0)} s)" if own else "–")
+        rows.append(row)
+    names = (f"`{m}`" if m in OURS else m for m in (*OURS, *PACKAGES))
+    return markdown(["data (k)", "seeds", *names], rows)
 
 
 def summary():
@@ -488,6 +510,7 @@ TABLES = {
     "downstream_mse": partial(score_table, "unsupervised", ("linear_mse",), -1, 5),
     "downstream_nmi": partial(score_table, "unsupervised", ("nmi",)),
     "downstream_seconds": downstream_seconds,
+    "downstream_packages": packages,
     "choices": choices,
     "planted": planted,
     "speed": speed,

@@ -402,6 +402,8 @@ def test_sparse_data_are_never_densified_whole(
 ):
     X, y = make_sparse(task, n=1500, p=40)
     largest = 0
+    # Selected columns of all rows are made dense in blocks of as many values.
+    monkeypatch.setattr("ipcae_sklearn._data._CHUNK_BYTES", 8 * 20_000)
     # Rows that share a column make the fit look at as many values at once.
     monkeypatch.setattr("ipcae_sklearn._advice._MOST_VALUES", 20_000)
     monkeypatch.setattr("ipcae_sklearn._advice._VALUES_AT_ONCE", 20_000)

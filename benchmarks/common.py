@@ -43,15 +43,16 @@ def load_split(
     *,
     scale: bool = True,
     by_group: bool = True,
-    mnist_rows: int = 10_000,
 ) -> Split:
     """The official split where there is one, else 80/20, stratified or by group.
 
     Columns are scaled to [0, 1] by the range of the training rows, unless not asked to.
-    MNIST is cut to its first training rows (drawn at random in the original order of
-    the set). Missing values are replaced by the training rows' median.
+    "mnist" has the first 10,000 training rows (drawn at random in the original order
+    of the set), "mnist_60000" all of them. Missing values are replaced by the training
+    rows' median.
     """
-    data = load_benchmark(name, data_home=data_home)
+    is_mnist = name in ("mnist", "mnist_60000")
+    data = load_benchmark("mnist" if is_mnist else name, data_home=data_home)
     groups = None
     if "X_train" in data:
         X_train, y_train = data.X_train, data.y_train
@@ -62,7 +63,7 @@ def load_split(
         X_test, y_test = data.X[test], data.y[test]
         groups = data.groups[train] if by_group and "groups" in data else None
     if name == "mnist":
-        X_train, y_train = X_train[:mnist_rows], y_train[:mnist_rows]
+        X_train, y_train = X_train[:10_000], y_train[:10_000]
     X_train, X_test = X_train.astype(np.float64), X_test.astype(np.float64)
     if np.isnan(X_train).any() or np.isnan(X_test).any():
         imputer = SimpleImputer(strategy="median").fit(X_train)
@@ -71,7 +72,7 @@ def load_split(
         X_train, X_test = X_train.astype(np.float32), X_test.astype(np.float32)
         return Split(X_train, y_train, X_test, y_test, groups)
     low, high = X_train.min(axis=0), X_train.max(axis=0)
-    if name == "mnist":
+    if is_mnist:
         low, high = np.zeros_like(low), np.full_like(high, 255)
     span = np.where(high > low, high - low, 1)
     return Split(

@@ -234,12 +234,6 @@ def judge(split, columns, protocol, seed, regression):
     return scores
 
 
-def load(name, data_home, seed):
-    if name == "mnist_60000":
-        return load_split("mnist", data_home, seed, mnist_rows=60_000)
-    return load_split(name, data_home, seed)
-
-
 def cases(options):
     """(k, seed, data, protocol, method), the most wanted first."""
     seeds = range(1 if options.quick else options.seeds)
@@ -279,7 +273,7 @@ def main():
         if results.has(**key):
             continue
         if (name, seed) not in loaded:
-            loaded = {(name, seed): load(name, options.data, seed)}
+            loaded = {(name, seed): load_split(name, options.data, seed)}
         split = loaded[name, seed]
         regression = name in REGRESSION
         started = time.perf_counter()

@@ -89,10 +89,7 @@ def score_table(protocol, keys, sign=1, digits=3):
     for data in sets:
         for key in keys:
             scores = {
-                method: mean_and_error(
-                    [r for r in records if (r["data"], r["method"]) == (data, method)],
-                    key,
-                )
+                method: mean_and_error(of(records, data=data, method=method), key)
                 for method in methods
             }
             for method, (mean, _) in scores.items():

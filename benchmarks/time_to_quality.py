@@ -62,8 +62,6 @@ def test_score(selector, split, task):
 
 def data_of(name, case, data_home, seed):
     # COIL-20 as published: pixels in [0, 1] as they are.
-    if name == "mnist_60000":
-        return load_split("mnist", data_home, seed, mnist_rows=60_000)
     split = load_split(name, data_home, seed, scale=name != "coil20")
     split.X_train, split.y_train = (
         split.X_train[: case["rows"]],

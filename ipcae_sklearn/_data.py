@@ -251,21 +251,15 @@ class Rows:
     def _read(self, index: np.ndarray, columns: np.ndarray | None = None) -> Tensor:
         """Rows of the given numbers, all or some columns, a chunk at a time."""
         m = self.n_features if columns is None else len(columns)
-        shape = (len(index), m)
-        taken = torch.empty(shape, device=self.device, dtype=torch.float32)
-        for rows in row_blocks(shape, self._most_rows()):
+        taken = torch.empty((len(index), m), device=self.device, dtype=torch.float32)
+        width = m
+        if scipy.sparse.issparse(self.X):  # all values of a row are copied
+            width = max(m, self.X.nnz / self.X.shape[0])
+        most = _MAPPED_ROWS if is_memory_mapped(self.X) else None
+        for rows in row_blocks((len(index), width), most):
             taken[rows] = self._scaled(index[rows], columns)
             _let_go(self.X)
         return taken
-
-    def _most_rows(self) -> int | None:
-        """Rows that may be read at once, however few of their columns are wanted."""
-        if is_memory_mapped(self.X):
-            return _MAPPED_ROWS
-        if scipy.sparse.issparse(self.X):  # all of a row's values are copied
-            n, nnz = self.X.shape[0], self.X.nnz
-            return max(1, _CHUNK_BYTES // (8 * max(1, nnz // n)))
-        return None
 
     def _scaled(self, index, columns) -> Tensor:
         """Float32 values, computed in float64."""
@@ -314,14 +308,13 @@ class _Selected:
 
     def take(self, index: Tensor) -> Tensor:
         """Values (r, b, k) of the rows of the given numbers (b,)."""
-        if self.kept is not None:
-            return self.kept.index_select(1, index)
-        self.n_taken += len(index)
-        n_bytes = 4 * self.n_rows * self.columns.numel()
-        if self.n_taken > self.n_rows and n_bytes <= _SELECTED_BYTES:
+        if self.kept is None:
+            self.n_taken += len(index)
+            n_bytes = 4 * self.n_rows * self.columns.numel()
+            if self.n_taken <= self.n_rows or n_bytes > _SELECTED_BYTES:
+                return self._read(index)
             self.kept = self._read_all(index.device)
-            return self.kept.index_select(1, index)
-        return self._read(index)
+        return self.kept.index_select(1, index)
 
     def _read_all(self, device) -> Tensor:
         r, k = self.columns.shape

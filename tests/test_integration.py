@@ -24,7 +24,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector, _training
+from ipcae_sklearn import CAESelector, IPCAESelector
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -710,15 +710,8 @@ def test_callback_ends_the_search(Selector, recorder):
 
 @needs_callbacks
 @pytest.mark.filterwarnings("ignore:.* side by side do not fit:RuntimeWarning")
-def test_callback_of_runs_that_are_trained_in_parts(recorder, monkeypatch):
-    original = _training._relaxed_loss
-
-    def loss(model, *arguments):
-        if len(model.k) > 1:
-            raise torch.cuda.OutOfMemoryError
-        return original(model, *arguments)
-
-    monkeypatch.setattr(_training, "_relaxed_loss", loss)
+def test_callback_of_runs_that_are_trained_in_parts(recorder, only_room_for):
+    only_room_for(1)
     selector = quick(IPCAESelector, n_init=3).set_callbacks(recorder)
     assert selector.fit(*make_data()).n_iter_ == 9
     assert recorder.notes.count(("end", "epoch")) == 9  # as many as were announced

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import inspect
 import pickle
-import weakref
 
 import numpy as np
 import pytest
@@ -616,30 +615,13 @@ def test_best_of_several_runs(Selector, task, n):
     assert_allclose(best, kept.min() if n == 600 else kept[-1], rtol=1e-5)
 
 
-def only_room_for(n_runs, monkeypatch):
-    """Have a GPU run out of memory where more runs than that take a step at once.
-
-    Returns weak references to the models that did not fit.
-    """
-    original, failed = _training._relaxed_loss, []
-
-    def loss(model, *arguments):
-        if len(model.k) > n_runs:
-            failed.append(weakref.ref(model))
-            raise torch.cuda.OutOfMemoryError
-        assert all(reference() is None for reference in failed)
-        return original(model, *arguments)
-
-    monkeypatch.setattr(_training, "_relaxed_loss", loss)
-
-
 @both
 @pytest.mark.parametrize("n", [120, 600])  # without and with held-out rows
-def test_runs_that_do_not_fit_together_are_trained_in_parts(Selector, n, monkeypatch):
+def test_runs_that_do_not_fit_together_are_trained_in_parts(Selector, n, only_room_for):
     X, y = make_data("classification", n=n)
     weights = np.linspace(1, 2, n)
     together = quick(Selector, n_init=3).fit(X, y, weights)
-    only_room_for(1, monkeypatch)
+    only_room_for(1)
     with pytest.warns(RuntimeWarning, match="[23] runs side by side do not fit"):
         in_parts = quick(Selector, n_init=3).fit(X, y, weights)
     # Runs are the same alone and in company, but for rounding.
@@ -647,19 +629,19 @@ def test_runs_that_do_not_fit_together_are_trained_in_parts(Selector, n, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore:.* side by side do not fit:RuntimeWarning")
-def test_only_the_first_of_all_runs_starts_warm(monkeypatch):
+def test_only_the_first_of_all_runs_starts_warm(only_room_for):
     X, y = make_data("regression", n=120)
     options = {"n_init": 4, "warm_start": True, "learning_rate_init": 0.01}
     selectors = [quick(IPCAESelector, **options).fit(X, y) for _ in range(2)]
     together = selectors[0].fit(X, y)
-    only_room_for(2, monkeypatch)
+    only_room_for(2)
     in_parts = selectors[1].fit(X, y)
     assert_allclose(in_parts.restart_losses_, together.restart_losses_, rtol=1e-3)
 
 
-def test_a_run_that_does_not_fit_is_an_error_that_says_what_to_do(monkeypatch):
+def test_a_run_that_does_not_fit_is_an_error_that_says_what_to_do(only_room_for):
     X, y = make_data("regression", n=120)
-    only_room_for(0, monkeypatch)
+    only_room_for(0)
     with pytest.raises(MemoryError, match=r"not fit on cpu\. Lower batch_size or k"):
         quick(IPCAESelector).fit(X, y)
 

@@ -1,0 +1,30 @@
+"""What several test files share."""
+
+import weakref
+
+import pytest
+import torch
+
+from ipcae_sklearn import _training
+
+
+@pytest.fixture
+def only_room_for(monkeypatch):
+    """Have a GPU run out of memory where more runs than that take a step at once.
+
+    What did not fit has to be gone before the next step.
+    """
+
+    def limit(n_runs):
+        original, failed = _training._relaxed_loss, []
+
+        def loss(model, *arguments):
+            if len(model.k) > n_runs:
+                failed.append(weakref.ref(model))
+                raise torch.cuda.OutOfMemoryError
+            assert all(reference() is None for reference in failed)
+            return original(model, *arguments)
+
+        monkeypatch.setattr(_training, "_relaxed_loss", loss)
+
+    return limit

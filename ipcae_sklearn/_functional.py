@@ -9,6 +9,8 @@ batch, r runs trained side by side, m outputs of the decoder, s Gumbel-Rao draws
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,21 @@ from torch import Tensor
 _TAIL = 40.0
 # The same for the gradient: Adam squares it, and 1e-15 squared is still normal.
 _GRADIENT_FLOOR = 1e-15
+
+# A processor works through arrays of more values than this in parts of fewer, which
+# stay in its cache from one operation to the next.
+_LARGE, _PART = 2**21, 2**18
+_WIDTH = 2**11  # columns of a part, at least, for its matrix product
+
+
+def _is_large(values: Tensor) -> bool:
+    return values.numel() > _LARGE and values.device.type == "cpu"
+
+
+def _parts(n: int, size: int) -> list[slice]:
+    """n in consecutive parts of one size, at least 1, but for the last."""
+    size = max(1, size)
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def gumbel_(uniform: Tensor) -> Tensor:
@@ -54,6 +71,16 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     -------
     Tensor of shape (..., k, p)
     """
+    if not _is_large(logits) or gumbel.shape != logits.shape:
+        return _softmax(logits, gumbel, temperature)
+    M = torch.empty_like(logits)
+    rows, *noisy = (values.flatten(0, -2) for values in (M, logits, gumbel))
+    for part in _parts(len(rows), _PART // logits.shape[-1]):
+        rows[part] = _softmax(noisy[0][part], noisy[1][part], temperature)
+    return M
+
+
+def _softmax(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     z = (logits + gumbel).div_(temperature)
     floor = z.amax(-1, keepdim=True).sub_(_TAIL)
     return torch.softmax(torch.maximum(z, floor, out=z), -1)
@@ -88,8 +115,10 @@ class _Select(torch.autograd.Function):
     """X Mᵀ and its gradient for the logits, written by hand.
 
     One node instead of six, and no (r, k, p) array but M is kept for the backward
-    pass. With ``draws`` (Gumbel-Rao) M holds s relaxations, over which the backward
-    pass averages; with ``hard`` the forward pass takes the winning column.
+    pass, which puts the gradient in its place where it is large (a second backward
+    pass is then an error of torch). With ``draws`` (Gumbel-Rao) M holds s relaxations,
+    over which the backward pass averages; with ``hard`` the forward pass takes the
+    winning column.
     """
 
     @staticmethod
@@ -118,9 +147,16 @@ class _Select(torch.autograd.Function):
         # over p columns equals one over b rows, of grad times the relaxed features.
         if relaxed is not None:
             inner = (grad * relaxed).sum(0).unsqueeze(-1)
-            dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
             # In place: new arrays of this size cost more than the arithmetic.
-            dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature, out=dz)
+            if _is_large(M):
+                rows, dlogits = M.flatten(0, 1), M
+                for part in _column_parts(M):
+                    own = rows[:, part]
+                    dz = torch.addmm(inner, grad.T, X[:, part], beta=-1)
+                    torch.addcmul(floor, own, dz, value=1 / ctx.temperature, out=own)
+            else:
+                dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
+                dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature, out=dz)
         else:
             dM = (grad.T @ X).view(r, k, -1)  # averaged over the s draws of M
             inner = torch.einsum("srkp,rkp->srk", M, dM).unsqueeze(-1)
@@ -180,15 +216,43 @@ def generalized_jsd(logits: Tensor, row_mask: Tensor | None = None) -> Tensor:
     Tensor of shape (r,)
         0 for equal rows, log k for disjoint ones.
     """
-    # Tails as in the relaxation: subnormal ones would take ten times as long.
-    log_pi = torch.log_softmax(logits, -1).clamp(min=-_TAIL)
-    pi = log_pi.exp()
     if row_mask is None:
         row_mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
     share = row_mask / row_mask.sum(-1, keepdim=True).to(logits.dtype)  # (r, k)
-    mean = (share.unsqueeze(1) @ pi).squeeze(1)  # (r, p)
-    row_entropy = -torch.linalg.vecdot(pi, log_pi)  # (r, k)
-    return torch.special.entr(mean).sum(-1) - (row_entropy * share).sum(-1)
+    divergence = torch.zeros_like(share[:, 0])
+    for log_pi in _log_probabilities(logits):
+        # Tails as in the relaxation: subnormal ones would take ten times as long.
+        log_pi = log_pi.clamp(min=-_TAIL)
+        pi = log_pi.exp()
+        mean = (share.unsqueeze(1) @ pi).squeeze(1)  # (r, p)
+        row_entropy = -torch.linalg.vecdot(pi, log_pi)  # (r, k)
+        entropy = torch.special.entr(mean).sum(-1)
+        divergence = divergence + entropy - (row_entropy * share).sum(-1)
+    return divergence
+
+
+def log_normalizer(logits: Tensor) -> Tensor:
+    """log of the sum of exp(logits) over the columns: (..., k, p) -> (..., k)."""
+    parts = [logits[..., part].logsumexp(-1) for part in _column_parts(logits)]
+    return torch.stack(parts).logsumexp(0)
+
+
+def _log_probabilities(logits: Tensor) -> Iterator[Tensor]:
+    """``torch.log_softmax(logits, -1)``, some columns at a time."""
+    if not _is_large(logits):
+        yield torch.log_softmax(logits, -1)
+        return
+    total = log_normalizer(logits).unsqueeze(-1)
+    for part in _column_parts(logits):
+        yield logits[..., part] - total
+
+
+def _column_parts(values: Tensor) -> list[slice]:
+    """Columns of (..., k, p) values to be worked through together."""
+    p = values.shape[-1]
+    if not _is_large(values):
+        return [slice(None)]
+    return _parts(p, max(_WIDTH, _PART // (values.numel() // p)))
 
 
 def temperature_at(step, n_steps, start, stop, schedule="exponential") -> float:

@@ -35,6 +35,7 @@ from ipcae_sklearn._functional import (
     distinct_argmax,
     generalized_jsd,
     gumbel_,
+    log_normalizer,
     sample_gumbel,
     select,
     temperature_at,
@@ -504,7 +505,7 @@ def _describe(logits: Tensor, row_mask: Tensor):
     (r, k) that each row prefers, -1 for spare ones.
     """
     largest, argmax = logits.max(-1)  # (r, k)
-    probability = (largest - logits.logsumexp(-1)).exp()
+    probability = (largest - log_normalizer(logits)).exp()
     k = row_mask.sum(-1)
     columns = torch.where(row_mask, argmax, -1).cpu().numpy()
     n_unique = np.array([len(set(row) - {-1}) for row in columns.tolist()])

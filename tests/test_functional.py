@@ -18,6 +18,7 @@ from ipcae_sklearn._functional import (
     distinct_argmax,
     generalized_jsd,
     gumbel_,
+    log_normalizer,
     relaxed_selection,
     sample_gumbel,
     select,
@@ -178,6 +179,50 @@ def test_select_takes_a_temperature_tensor():
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Work through all but the smallest arrays in parts of a few columns or rows."""
+    for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
+        monkeypatch.setattr(_functional, name, value)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("r", [1, 2])
+def test_select_of_large_arrays_is_the_same_in_parts(small_parts, r, hard):
+    X, logits, gumbel, cotangent = problem(r=r)
+    output = select(X, logits, gumbel, 0.5, hard=hard)
+    expected = reference_relaxed(X, logits, gumbel, 0.5)
+    if not hard:
+        torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        gradient(output, logits, cotangent),
+        gradient(expected, logits, cotangent),
+        rtol=1e-10,
+        atol=1e-13,
+    )
+
+
+def test_select_of_noise_that_is_a_view_is_the_same_in_parts(small_parts):
+    # The pool of noise gives rows that overlap.
+    X, logits, _, _ = problem(r=1)
+    pool = sample_gumbel(60, generator=generator(3), dtype=torch.float64)
+    gumbel = pool.as_strided((3, 7), (5, 1), 4).unsqueeze(0)
+    before = pool.clone()
+    output = select(X, logits, gumbel, 0.5)
+    torch.testing.assert_close(output, reference_relaxed(X, logits, gumbel, 0.5))
+    assert torch.equal(pool, before)
+
+
+def test_a_gradient_that_took_the_place_of_the_selection_is_not_taken_for_it(
+    small_parts,
+):
+    X, logits, gumbel, _ = problem()
+    loss = select(X, logits, gumbel, 0.5).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_straight_through_takes_the_winning_column():
     X, logits, gumbel, cotangent = problem()
     output = select(X, logits, gumbel, 0.4, hard=True)
@@ -295,6 +340,15 @@ def test_gjsd_of_equal_rows_is_zero_with_a_finite_gradient(scale):
 def test_gjsd_of_disjoint_rows_is_log_k(k):
     logits = 1e3 * torch.eye(6)[:k].unsqueeze(0)
     torch.testing.assert_close(generalized_jsd(logits), torch.tensor([math.log(k)]))
+
+
+def test_gjsd_of_large_arrays_is_the_same_in_parts(request):
+    logits, mask = normal(2, 3, 11), torch.tensor([[True] * 3, [True] * 2 + [False]])
+    expected, total = generalized_jsd(logits, mask), log_normalizer(logits)
+    request.getfixturevalue("small_parts")
+    torch.testing.assert_close(generalized_jsd(logits, mask), expected)
+    torch.testing.assert_close(log_normalizer(logits), total)
+    torch.testing.assert_close(total, logits.exp().sum(-1).log())
 
 
 def test_gjsd_does_not_depend_on_the_order_of_rows_or_columns():

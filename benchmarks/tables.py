@@ -305,6 +305,21 @@ def restarts():
     return markdown([*header, "seconds"], rows)
 
 
+def descent():
+    """Each k with rows of its own, with those of the largest, and with no search."""
+    records = [r for r in read("search") if r["part"] == "descent"]
+    variants = unique(records, "variant")
+    rows = []
+    for k in unique(records, "k"):
+        own = [of(records, k=k, variant=variant) for variant in variants]
+        rows.append([k, *(_descended(r) for r in own)])
+    return markdown(["k", *variants], rows)
+
+
+def _descended(records):
+    return f"{cell(records, 'accuracy', 3, error=True)} ({cell(records, 'seconds', 1)})"
+
+
 def scale(study):
     """Cost of a fit against the quantity that the study is named after."""
     varied = {"dexter": "p", "wide": "p"}.get(study, study)
@@ -518,6 +533,7 @@ TABLES = {
     "time_to_quality": time_to_quality,
     "search": search,
     "restarts": restarts,
+    "descent": descent,
     **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "wide", "dexter")},
     "measured_on": measured_on,
 }

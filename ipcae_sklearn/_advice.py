@@ -20,8 +20,8 @@ _DIRECTIONS = 50  # of the needs that are told apart
 _GREEDY_VALUES = 2_000_000
 # Read at once while the columns are screened, in float32; and rows at least.
 _VALUES_AT_ONCE, _ROWS_AT_ONCE = 2**20, 32
-# Standard deviations from the mean. Standardised, columns that seldom differ from their
-# mean reach far out and would be worth explaining as much as any other.
+# Standard deviations from the mean. Columns that seldom differ from their mean reach
+# further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
 
 

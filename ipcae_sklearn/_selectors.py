@@ -59,6 +59,7 @@ from ipcae_sklearn._problem import (
     columns_in_use,
     one_scale,
     plan_runs,
+    range_scale,
     warn_if_few_dominate,
 )
 from ipcae_sklearn._training import RunResult, train
@@ -304,7 +305,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise ValueError(
                 "gradient='gumbel_rao' draws noise for a batch, not for noise='sample'."
             )
-        check_option("standardize", self.standardize, ("auto", True, False))
+        options = ("auto", "range", True, False)
+        check_option("standardize", self.standardize, options)
         for name in ("early_stopping", "warm_start"):
             check_option(name, getattr(self, name), (True, False))
         for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
@@ -385,7 +387,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             target = encode_values(y, sample_weight)
         else:
             target = Target("squared_error", len(columns))
-        scale = self._resolve_scale(statistics.std, task, min(ks))
+        scale = self._resolve_scale(statistics, task, min(ks))
         return Problem(X, columns, statistics.mean, scale, target)
 
     def _plan_runs(self, problem, y, sample_weight, ks, cases) -> tuple[Runs, float]:
@@ -433,14 +435,17 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return 0.15 if n >= _ROWS_TO_VALIDATE else 0.0
         return self.validation_fraction
 
-    def _standardizes(self, task) -> bool:
+    def _resolve_standardize(self, task):
         if self.standardize == "auto":
-            return task != "reconstruction"
-        return bool(self.standardize)
+            return False if task == "reconstruction" else "range"
+        return self.standardize
 
-    def _resolve_scale(self, std, task, k) -> np.ndarray:
-        """Divisor of each column: its own deviation, or one for all columns."""
-        if self._standardizes(task):
+    def _resolve_scale(self, statistics, task, k) -> np.ndarray:
+        """Divisor of each column: its own deviation or range, or one for all."""
+        std, standardize = statistics.std, self._resolve_standardize(task)
+        if standardize == "range":
+            return range_scale(statistics)
+        if standardize:
             return np.where(std == 0, 1, std)
         if task == "reconstruction":
             warn_if_few_dominate(std, k)
@@ -646,7 +651,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
-        in_units_of_X = task == "reconstruction" and not self._standardizes(task)
+        standardized = self._resolve_standardize(task)
+        in_units_of_X = task == "reconstruction" and not standardized
         unit = problem.scale[0] ** 2 if in_units_of_X else 1.0
         self.task_ = task
         self.device_ = str(device)
@@ -1025,10 +1031,11 @@ class CAESelector(_BaseConcreteSelector):
         Smallest improvement of the loss that counts, in standardised units.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
-    standardize : bool or "auto", default="auto"
-        Whether each column is divided by its standard deviation. "auto" does so for a
-        target, where the unit of a column must not matter, and not for a
-        reconstruction, which is measured in the units of X.
+    standardize : bool, "range" or "auto", default="auto"
+        Whether each column is divided by its standard deviation, so that its unit does
+        not matter; with "range" by its range (largest less smallest value), so that
+        values which a column seldom takes do not lie far out. False keeps the units of
+        X. "auto" is "range" for a target and False for a reconstruction.
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept.
@@ -1246,10 +1253,11 @@ class IPCAESelector(_BaseConcreteSelector):
         Smallest improvement of the loss that counts, in standardised units.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
-    standardize : bool or "auto", default="auto"
-        Whether each column is divided by its standard deviation. "auto" does so for a
-        target, where the unit of a column must not matter, and not for a
-        reconstruction, which is measured in the units of X.
+    standardize : bool, "range" or "auto", default="auto"
+        Whether each column is divided by its standard deviation, so that its unit does
+        not matter; with "range" by its range (largest less smallest value), so that
+        values which a column seldom takes do not lie far out. False keeps the units of
+        X. "auto" is "range" for a target and False for a reconstruction.
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept.

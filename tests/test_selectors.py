@@ -458,6 +458,7 @@ CHANGES = [
     ("class_weight", {"task": "classification"}, "balanced"),
     ("class_weight", {"task": "classification"}, {0: 1, 1: 5}),
     ("standardize", {}, False),
+    ("standardize", {}, True),
     ("standardize", {"task": "reconstruction"}, True),
     ("n_init", {}, 2),
     ("random_state", {}, 1),
@@ -716,11 +717,12 @@ POWERS = 10.0 ** np.array([-6, -4, -2, -1, 0, 1, 2, 4, 6, 8])
 
 
 @both
+@pytest.mark.parametrize("standardize", ["auto", "range", True])
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_supervised_selection_does_not_depend_on_units(Selector, task):
+def test_supervised_selection_does_not_depend_on_units(Selector, task, standardize):
     X, y = make_data(task, n=200)
-    a = longer(Selector).fit(X, y)
-    b = longer(Selector).fit(X * POWERS + POWERS, y)
+    a = longer(Selector, standardize=standardize).fit(X, y)
+    b = longer(Selector, standardize=standardize).fit(X * POWERS + POWERS, y)
     assert_array_equal(a.selected_indices_, b.selected_indices_)
     # Rounding aside, everything is the same.
     assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
@@ -802,10 +804,11 @@ def test_reconstruction_warns_when_few_columns_dominate(Selector):
 
 
 @both
-def test_standardized_reconstruction_does_not_depend_on_units(Selector):
+@pytest.mark.parametrize("standardize", ["range", True])
+def test_standardized_reconstruction_does_not_depend_on_units(Selector, standardize):
     X = make_X() * np.linspace(0.5, 2, 10)
-    a = quick(Selector, standardize=True).fit(X)
-    b = quick(Selector, standardize=True).fit(X * POWERS)
+    a = quick(Selector, standardize=standardize).fit(X)
+    b = quick(Selector, standardize=standardize).fit(X * POWERS)
     assert_array_equal(a.selected_indices_, b.selected_indices_)
     assert_allclose(a.history_["train_loss"], b.history_["train_loss"], rtol=1e-3)
     assert_allclose(
@@ -820,7 +823,7 @@ def test_standardized_reconstruction_does_not_depend_on_units(Selector):
 
 
 @both
-@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("standardize", [True, False, "range"])
 def test_reconstruct(Selector, standardize):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 10)) + np.arange(10)
@@ -830,7 +833,9 @@ def test_reconstruct(Selector, standardize):
     assert full.shape == X.shape
     assert_allclose(full[:, 4], 3)
     weights = X.var(axis=0)
-    if standardize:
+    if standardize == "range":
+        weights = np.where(weights > 1e-20, weights / np.ptp(X, axis=0).clip(1) ** 2, 0)
+    elif standardize:
         weights = (weights > 1e-20).astype(float)
     r2 = r2_score(X, full, multioutput="raw_values")
     expected = np.average(r2, weights=weights)

@@ -305,19 +305,27 @@ def restarts():
     return markdown([*header, "seconds"], rows)
 
 
-def descent():
-    """Each k with rows of its own, with those of the largest, and with no search."""
-    records = [r for r in read("search") if r["part"] == "descent"]
+def begin_large():
+    """Each k with rows of its own, with those of the largest, with hardly a search."""
+    records = [r for r in read("search") if r["part"] == "begin large"]
     variants = unique(records, "variant")
-    rows = []
-    for k in unique(records, "k"):
-        own = [of(records, k=k, variant=variant) for variant in variants]
-        rows.append([k, *(_descended(r) for r in own)])
-    return markdown(["k", *variants], rows)
+    rows = [
+        [
+            f"{data} ({k})",
+            *(_accuracy_and_seconds(of(own, variant=v)) for v in variants),
+        ]
+        for data in unique(records, "data")
+        for k in unique(of(records, data=data), "k")
+        for own in [of(records, data=data, k=k)]
+    ]
+    return markdown(["data (k)", *variants], rows)
 
 
-def _descended(records):
-    return f"{cell(records, 'accuracy', 3, error=True)} ({cell(records, 'seconds', 1)})"
+def _accuracy_and_seconds(records):
+    if not records:
+        return "–"
+    accuracy = cell(records, "accuracy", error=True)
+    return f"{accuracy} ({cell(records, 'processor_seconds', 1)} s)"
 
 
 def scale(study):
@@ -533,7 +541,7 @@ TABLES = {
     "time_to_quality": time_to_quality,
     "search": search,
     "restarts": restarts,
-    "descent": descent,
+    "begin_large": begin_large,
     **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "wide", "dexter")},
     "measured_on": measured_on,
 }

@@ -134,95 +134,80 @@ def _first_bad_column(X) -> int:
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """Of each column (p,) in float64, over the rows of positive weight."""
+    """Weighted moments of each column (p,), in float64."""
 
-    mean: np.ndarray  # weighted, as the standard deviation is
+    mean: np.ndarray
     std: np.ndarray  # 0 for constant columns
-    low: np.ndarray
-    high: np.ndarray
+    l4: np.ndarray  # fourth root of the mean fourth power of the deviations; 0 as std
 
 
 def column_statistics(X, weights=None) -> ColumnStatistics:
-    """Mean, standard deviation and range of the columns, a chunk of rows at a time.
+    """Moments of the columns, a chunk of rows at a time.
 
-    Columns are divided by their largest value on the way, so that squares of very
+    Columns are divided by their largest value on the way, so that powers of very
     large and very small values neither overflow nor vanish.
     """
     n, p = X.shape
     share = np.full(n, 1 / n) if weights is None else weights / weights.sum()
     if scipy.sparse.issparse(X):
         return _sparse_statistics(X.tocsr(), share)
-    mean, low, high = np.zeros(p), np.full(p, np.inf), np.full(p, -np.inf)
-    for own, values in _seen(X, share):
-        mean += own @ values
-        np.minimum(low, values.min(0, initial=np.inf), out=low)
-        np.maximum(high, values.max(0, initial=-np.inf), out=high)
-    largest = _largest(low, high)
-    variance = np.zeros(p)
-    for own, values in _seen(X, share):
+    mean, largest = np.zeros(p), np.zeros(p)
+    for rows, block in _blocks(X):
+        values = block.astype(np.float64)
+        mean += share[rows] @ values
+        np.maximum(largest, np.abs(values, out=values).max(0), out=largest)
+    largest[largest == 0] = 1
+    variance, fourth = np.zeros(p), np.zeros(p)
+    for rows, block in _blocks(X):
+        values = block.astype(np.float64)
         values -= mean
         values /= largest
-        variance += own @ np.square(values, out=values)
-    std = _standard_deviation(variance, mean / largest, n)
-    return ColumnStatistics(mean, std * largest, low, high)
-
-
-def _seen(X, share) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of the rows of positive share: their shares and values in float64."""
-    for rows, block in _blocks(X):
-        own = share[rows]
-        if not own.all():
-            own, block = own[own > 0], block[own > 0]
-        yield own, block.astype(np.float64)
-
-
-def _largest(low, high) -> np.ndarray:
-    largest = np.maximum(-low, high)
-    return np.where(largest == 0, 1, largest)
+        variance += share[rows] @ np.square(values, out=values)
+        fourth += share[rows] @ np.square(values, out=values)
+    return _from_moments(mean, variance, fourth, largest, n)
 
 
 def _sparse_statistics(X, share) -> ColumnStatistics:
     n, p = X.shape
-    mean, low, high = np.zeros(p), np.full(p, np.inf), np.full(p, -np.inf)
+    mean, largest = np.zeros(p), np.zeros(p)
     stored, n_stored = np.zeros(p), np.zeros(p)  # share and number of stored values
     for values, columns, weight in _entries(X, share):
         mean += np.bincount(columns, weight * values, minlength=p)
         stored += np.bincount(columns, weight, minlength=p)
-        n_stored += np.bincount(columns, minlength=p)
-        np.minimum.at(low, columns, values)
-        np.maximum.at(high, columns, values)
+        n_stored += np.bincount(columns[weight > 0], minlength=p)
+        np.maximum.at(largest, columns, np.abs(values))
+    largest[largest == 0] = 1
     # Counted, because shares add up to 1 but for rounding.
-    full = n_stored == np.count_nonzero(share)
-    low = np.where(full, low, np.minimum(low, 0))
-    high = np.where(full, high, np.maximum(high, 0))
-    largest = _largest(low, high)
-    variance = np.where(full, 0, np.maximum(1 - stored, 0)) * (mean / largest) ** 2
+    zeros = np.where(n_stored == np.count_nonzero(share), 0, 1 - stored)
+    variance = np.maximum(zeros, 0) * (mean / largest) ** 2
+    fourth = np.maximum(zeros, 0) * (mean / largest) ** 4
     for values, columns, weight in _entries(X, share):
-        scaled = (values - mean[columns]) / largest[columns]
-        variance += np.bincount(columns, weight * scaled**2, minlength=p)
-    std = _standard_deviation(variance, mean / largest, n)
-    return ColumnStatistics(mean, std * largest, low, high)
+        square = np.square((values - mean[columns]) / largest[columns])
+        variance += np.bincount(columns, weight * square, minlength=p)
+        fourth += np.bincount(columns, weight * square**2, minlength=p)
+    return _from_moments(mean, variance, fourth, largest, n)
 
 
 def _entries(X, share) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Chunks of the stored values of a CSR matrix, their columns and rows' shares.
-
-    Those of rows without a share are left out.
-    """
+    """Chunks of the stored values of a CSR matrix, their columns and rows' shares."""
     n = X.shape[0]
     for rows in row_blocks((n, X.nnz / n)):
-        own, chunk = share[rows], X[rows]
-        if not own.all():
-            own, chunk = own[own > 0], chunk[own > 0]
+        chunk = X[rows]
         chunk.sum_duplicates()
-        weight = np.repeat(own, np.diff(chunk.indptr))
+        weight = np.repeat(share[rows], np.diff(chunk.indptr))
         yield chunk.data.astype(np.float64), chunk.indices, weight
 
 
-def _standard_deviation(variance, mean, n):
+def _from_moments(mean, variance, fourth, largest, n) -> ColumnStatistics:
+    """Statistics from moments of columns that are divided by their largest values."""
     # Rounding alone leaves a constant column with a variance of this size.
-    rounding = (n * mean * np.finfo(np.float64).eps) ** 2
-    return np.where(variance <= rounding, 0, np.sqrt(np.maximum(variance, 0)))
+    rounding = (n * mean / largest * np.finfo(np.float64).eps) ** 2
+    constant = variance <= rounding
+    std, l4 = (
+        np.where(constant, 0, np.maximum(moment, 0) ** (1 / power))
+        for moment, power in ((variance, 2), (fourth, 4))
+    )
+    return ColumnStatistics(mean, std * largest, l4 * largest)
 
 
 class Rows:

@@ -24,8 +24,8 @@ _TAIL = 40.0
 # The same for the gradient: Adam squares it, and 1e-15 squared is still normal.
 _GRADIENT_FLOOR = 1e-15
 
-# A processor works through arrays of more values than this in parts of fewer, which
-# stay in its cache from one operation to the next.
+# A processor works through arrays of more values than this in parts of about so many,
+# which stay in its cache from one operation to the next.
 _LARGE, _PART = 2**21, 2**18
 _WIDTH = 2**11  # columns of a part, at least, for its matrix product
 
@@ -34,10 +34,10 @@ def _is_large(values: Tensor) -> bool:
     return values.numel() > _LARGE and values.device.type == "cpu"
 
 
-def _parts(n: int, size: int) -> list[slice]:
-    """n in consecutive parts of one size, at least 1, but for the last."""
-    size = max(1, size)
-    return [slice(start, start + size) for start in range(0, n, size)]
+def _width(values: Tensor) -> int:
+    """How many columns of (..., k, p) values are worked through together."""
+    p = values.shape[-1]
+    return max(_WIDTH, _PART // (values.numel() // p)) if _is_large(values) else p
 
 
 def gumbel_(uniform: Tensor) -> Tensor:
@@ -73,10 +73,11 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     """
     if not _is_large(logits) or gumbel.shape != logits.shape:
         return _softmax(logits, gumbel, temperature)
-    M = torch.empty_like(logits)
-    rows, *noisy = (values.flatten(0, -2) for values in (M, logits, gumbel))
-    for part in _parts(len(rows), _PART // logits.shape[-1]):
-        rows[part] = _softmax(noisy[0][part], noisy[1][part], temperature)
+    M = torch.empty(logits.shape, dtype=logits.dtype)
+    n_rows = max(torch.get_num_threads(), _PART // logits.shape[-1], 1)
+    parts = (values.flatten(0, -2).split(n_rows) for values in (M, logits, gumbel))
+    for own, own_logits, own_gumbel in zip(*parts, strict=True):
+        own.copy_(_softmax(own_logits, own_gumbel, temperature))
     return M
 
 
@@ -149,10 +150,10 @@ class _Select(torch.autograd.Function):
             inner = (grad * relaxed).sum(0).unsqueeze(-1)
             # In place: new arrays of this size cost more than the arithmetic.
             if _is_large(M):
-                rows, dlogits = M.flatten(0, 1), M
-                for part in _column_parts(M):
-                    own = rows[:, part]
-                    dz = torch.addmm(inner, grad.T, X[:, part], beta=-1)
+                rows, dlogits, width = M.flatten(0, 1), M, _width(M)
+                parts = rows.split(width, -1), X.split(width, -1)
+                for own, own_X in zip(*parts, strict=True):
+                    dz = torch.addmm(inner, grad.T, own_X, beta=-1)
                     torch.addcmul(floor, own, dz, value=1 / ctx.temperature, out=own)
             else:
                 dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
@@ -233,8 +234,8 @@ def generalized_jsd(logits: Tensor, row_mask: Tensor | None = None) -> Tensor:
 
 def log_normalizer(logits: Tensor) -> Tensor:
     """log of the sum of exp(logits) over the columns: (..., k, p) -> (..., k)."""
-    parts = [logits[..., part].logsumexp(-1) for part in _column_parts(logits)]
-    return torch.stack(parts).logsumexp(0)
+    parts = logits.split(_width(logits), -1)
+    return torch.stack([own.logsumexp(-1) for own in parts]).logsumexp(0)
 
 
 def _log_probabilities(logits: Tensor) -> Iterator[Tensor]:
@@ -243,16 +244,9 @@ def _log_probabilities(logits: Tensor) -> Iterator[Tensor]:
         yield torch.log_softmax(logits, -1)
         return
     total = log_normalizer(logits).unsqueeze(-1)
-    for part in _column_parts(logits):
-        yield logits[..., part] - total
-
-
-def _column_parts(values: Tensor) -> list[slice]:
-    """Columns of (..., k, p) values to be worked through together."""
-    p = values.shape[-1]
-    if not _is_large(values):
-        return [slice(None)]
-    return _parts(p, max(_WIDTH, _PART // (values.numel() // p)))
+    # Unlike that of slices, the gradient of a split is written once.
+    for own in logits.split(_width(logits), -1):
+        yield own - total
 
 
 def temperature_at(step, n_steps, start, stop, schedule="exponential") -> float:

@@ -367,6 +367,8 @@ def _check_matrix(name, A, n=None):
     A = np.asarray(A)
     if A.ndim != 2 or 0 in A.shape:
         raise ValueError(f"{name} must be a 2-D array, not empty, got {A.shape}.")
+    if A.dtype == object:  # a frame with columns of numbers and of booleans
+        A = _as_numbers(name, A)
     if A.dtype.kind not in "buif":
         hint = " Encode classes one-hot." if name == "target" else ""
         raise ValueError(f"{name} must hold real numbers, got dtype {A.dtype}.{hint}")
@@ -376,6 +378,19 @@ def _check_matrix(name, A, n=None):
         j = int(np.argmin(np.isfinite(A).all(axis=0)))
         raise ValueError(f"{name} must be finite, but column {j} is not.")
     return A
+
+
+def _as_numbers(name, A):
+    columns = np.empty(A.shape)
+    for j, column in enumerate(A.T):
+        try:
+            columns[:, j] = column
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name} must hold real numbers, but column {j} does not: drop or "
+                "encode it."
+            ) from None
+    return columns
 
 
 def _check_weight(weight, n):

@@ -149,13 +149,12 @@ def one_scale(std) -> np.ndarray:
     return np.full_like(std, largest * np.sqrt(np.mean((std / largest) ** 2)) or 1.0)
 
 
-def range_scale(statistics) -> np.ndarray:
-    """The columns' ranges, times what makes their mean variance 1."""
+def l4_scale(statistics) -> np.ndarray:
+    """The columns' L4 deviations, times what makes their mean variance 1."""
     varies = statistics.std > 0
-    # Halves, because the range of very large values is infinite.
-    half_range = np.where(varies, statistics.high / 2 - statistics.low / 2, 1)
-    share = (statistics.std / half_range)[varies]
-    return half_range * (np.sqrt(np.mean(share**2)) if len(share) else 1)
+    scale = np.where(varies, statistics.l4, 1)
+    share = (statistics.std / scale)[varies]
+    return scale * (np.sqrt(np.mean(share**2)) if len(share) else 1)
 
 
 def warn_if_few_dominate(std, k: int) -> None:

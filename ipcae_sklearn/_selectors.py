@@ -57,9 +57,9 @@ from ipcae_sklearn._problem import (
     Problem,
     Runs,
     columns_in_use,
+    l4_scale,
     one_scale,
     plan_runs,
-    range_scale,
     warn_if_few_dominate,
 )
 from ipcae_sklearn._training import RunResult, train
@@ -305,7 +305,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise ValueError(
                 "gradient='gumbel_rao' draws noise for a batch, not for noise='sample'."
             )
-        options = ("auto", "range", True, False)
+        options = ("auto", "l4", True, False)
         check_option("standardize", self.standardize, options)
         for name in ("early_stopping", "warm_start"):
             check_option(name, getattr(self, name), (True, False))
@@ -435,16 +435,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return 0.15 if n >= _ROWS_TO_VALIDATE else 0.0
         return self.validation_fraction
 
-    def _resolve_standardize(self, task):
+    def _resolve_standardize(self, task) -> bool | str:
         if self.standardize == "auto":
-            return False if task == "reconstruction" else "range"
+            return False if task == "reconstruction" else "l4"
         return self.standardize
 
     def _resolve_scale(self, statistics, task, k) -> np.ndarray:
-        """Divisor of each column: its own deviation or range, or one for all."""
+        """Divisor of each column: its own deviation, of either kind, or one for all."""
         std, standardize = statistics.std, self._resolve_standardize(task)
-        if standardize == "range":
-            return range_scale(statistics)
+        if standardize == "l4":
+            return l4_scale(statistics)
         if standardize:
             return np.where(std == 0, 1, std)
         if task == "reconstruction":
@@ -1028,14 +1028,17 @@ class CAESelector(_BaseConcreteSelector):
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled.
     tol : float, default=1e-4
-        Smallest improvement of the loss that counts, in standardised units.
+        Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
-    standardize : bool, "range" or "auto", default="auto"
+    standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
-        not matter; with "range" by its range (largest less smallest value), so that
-        values which a column seldom takes do not lie far out. False keeps the units of
-        X. "auto" is "range" for a target and False for a reconstruction.
+        not matter. "l4" divides by the fourth root of the mean fourth power of its
+        deviations from the mean, and all by one number, so that their mean variance is
+        1: columns that seldom leave one value then vary less than the others. False
+        keeps the units of X, but for one divisor for all. "auto" is "l4" for a target
+        and False for a reconstruction. Outliers far beyond the rest shrink a column
+        under any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept.
@@ -1073,8 +1076,8 @@ class CAESelector(_BaseConcreteSelector):
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
         and "gjsd". Losses are mean squared errors in the units of X for a
-        reconstruction (standardised, if the columns are), of standardised targets for
-        a regression, and cross-entropies in nats for classes.
+        reconstruction (of scaled columns, if ``standardize`` scales each), of
+        standardised targets for a regression, and cross-entropies in nats for classes.
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool
@@ -1250,14 +1253,17 @@ class IPCAESelector(_BaseConcreteSelector):
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled.
     tol : float, default=1e-4
-        Smallest improvement of the loss that counts, in standardised units.
+        Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
-    standardize : bool, "range" or "auto", default="auto"
+    standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
-        not matter; with "range" by its range (largest less smallest value), so that
-        values which a column seldom takes do not lie far out. False keeps the units of
-        X. "auto" is "range" for a target and False for a reconstruction.
+        not matter. "l4" divides by the fourth root of the mean fourth power of its
+        deviations from the mean, and all by one number, so that their mean variance is
+        1: columns that seldom leave one value then vary less than the others. False
+        keeps the units of X, but for one divisor for all. "auto" is "l4" for a target
+        and False for a reconstruction. Outliers far beyond the rest shrink a column
+        under any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept.
@@ -1295,8 +1301,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
         "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
         and "gjsd". Losses are mean squared errors in the units of X for a
-        reconstruction (standardised, if the columns are), of standardised targets for
-        a regression, and cross-entropies in nats for classes.
+        reconstruction (of scaled columns, if ``standardize`` scales each), of
+        standardised targets for a regression, and cross-entropies in nats for classes.
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool

@@ -190,6 +190,7 @@ def small_parts(monkeypatch):
 @pytest.mark.parametrize("r", [1, 2])
 def test_select_of_large_arrays_is_the_same_in_parts(small_parts, r, hard):
     X, logits, gumbel, cotangent = problem(r=r)
+    assert _functional._is_large(logits)
     output = select(X, logits, gumbel, 0.5, hard=hard)
     expected = reference_relaxed(X, logits, gumbel, 0.5)
     if not hard:
@@ -211,6 +212,12 @@ def test_select_of_noise_that_is_a_view_is_the_same_in_parts(small_parts):
     output = select(X, logits, gumbel, 0.5)
     torch.testing.assert_close(output, reference_relaxed(X, logits, gumbel, 0.5))
     assert torch.equal(pool, before)
+
+
+def test_relaxed_selection_of_a_transposed_array_is_the_same_in_parts(small_parts):
+    logits, gumbel = normal(3, 2, 7).transpose(0, 1), normal(2, 3, 7, seed=1)
+    M = relaxed_selection(logits, gumbel, 0.5)
+    torch.testing.assert_close(M, torch.softmax((logits + gumbel) / 0.5, -1))
 
 
 def test_a_gradient_that_took_the_place_of_the_selection_is_not_taken_for_it(
@@ -344,9 +351,15 @@ def test_gjsd_of_disjoint_rows_is_log_k(k):
 
 def test_gjsd_of_large_arrays_is_the_same_in_parts(request):
     logits, mask = normal(2, 3, 11), torch.tensor([[True] * 3, [True] * 2 + [False]])
+    logits.requires_grad_()
     expected, total = generalized_jsd(logits, mask), log_normalizer(logits)
+    cotangent = normal(2, seed=1)
     request.getfixturevalue("small_parts")
-    torch.testing.assert_close(generalized_jsd(logits, mask), expected)
+    divergence = generalized_jsd(logits, mask)
+    torch.testing.assert_close(divergence, expected)
+    torch.testing.assert_close(
+        gradient(divergence, logits, cotangent), gradient(expected, logits, cotangent)
+    )
     torch.testing.assert_close(log_normalizer(logits), total)
     torch.testing.assert_close(total, logits.exp().sum(-1).log())
 

@@ -374,3 +374,16 @@ def test_the_column_that_is_not_finite_is_named():
     X[3, 2] = np.nan
     with pytest.raises(ValueError, match="X must be finite, but column 2 is not"):
         greedy_columns(X, 2)
+
+
+def test_a_frame_of_numbers_and_booleans_is_taken_as_numbers():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=50), "b": rng.integers(0, 9, 50)})
+    frame["c"] = frame["b"] > 4
+    assert frame.to_numpy().dtype == object
+    expected = greedy_columns(frame.to_numpy(dtype=float), 2)
+    assert_array_equal(greedy_columns(frame, 2), expected)
+    frame["d"] = "x"
+    with pytest.raises(ValueError, match="X must hold real numbers, but column 3"):
+        greedy_columns(frame, 2)

@@ -73,7 +73,7 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     """
     if not _is_large(logits) or gumbel.shape != logits.shape:
         return _softmax(logits, gumbel, temperature)
-    M = torch.empty(logits.shape, dtype=logits.dtype)
+    M = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     n_rows = max(torch.get_num_threads(), _PART // logits.shape[-1], 1)
     parts = (values.flatten(0, -2).split(n_rows) for values in (M, logits, gumbel))
     for own, own_logits, own_gumbel in zip(*parts, strict=True):

@@ -19,12 +19,13 @@ from ipcae_sklearn import CAESelector, IPCAESelector
 
 MANY_ROWS = ("madelon", "isolet", "mice", "communities_crime", "usps")
 FEW_ROWS = ("dexter", "arcene")
+ALL = (*MANY_ROWS, "mnist", *FEW_ROWS)
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
-    "default": ({}, (*MANY_ROWS, "mnist", *FEW_ROWS)),
+    "default": ({}, ALL),
     "regression's swaps alone": ({"n_trials": 1}, MANY_ROWS),
     "no local search": ({"n_trials": 0}, MANY_ROWS),
-    "standard deviations": ({"standardize": True}, (*MANY_ROWS, "mnist", *FEW_ROWS)),
+    "standard deviations": ({"standardize": True}, ALL),
     "no features hidden": ({"feature_dropout": 0.0}, FEW_ROWS),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}

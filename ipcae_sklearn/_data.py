@@ -178,9 +178,10 @@ def _sparse_statistics(X, share) -> ColumnStatistics:
         np.maximum.at(largest, columns, np.abs(values))
     largest[largest == 0] = 1
     # Counted, because shares add up to 1 but for rounding.
-    zeros = np.where(n_stored == np.count_nonzero(share), 0, 1 - stored)
-    variance = np.maximum(zeros, 0) * (mean / largest) ** 2
-    fourth = np.maximum(zeros, 0) * (mean / largest) ** 4
+    full = n_stored == np.count_nonzero(share)
+    zeros = np.where(full, 0, np.maximum(1 - stored, 0))
+    variance = zeros * (mean / largest) ** 2
+    fourth = zeros * (mean / largest) ** 4
     for values, columns, weight in _entries(X, share):
         square = np.square((values - mean[columns]) / largest[columns])
         variance += np.bincount(columns, weight * square, minlength=p)
@@ -203,10 +204,8 @@ def _from_moments(mean, variance, fourth, largest, n) -> ColumnStatistics:
     # Rounding alone leaves a constant column with a variance of this size.
     rounding = (n * mean / largest * np.finfo(np.float64).eps) ** 2
     constant = variance <= rounding
-    std, l4 = (
-        np.where(constant, 0, np.maximum(moment, 0) ** (1 / power))
-        for moment, power in ((variance, 2), (fourth, 4))
-    )
+    std = np.where(constant, 0, np.sqrt(variance))
+    l4 = np.where(constant, 0, fourth**0.25)
     return ColumnStatistics(mean, std * largest, l4 * largest)
 
 

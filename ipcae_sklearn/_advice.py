@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._local_search import By
 
 # Rows are looked at as many as hold this many values, and no fewer than the second, if
 # there are as many.
@@ -15,6 +16,7 @@ _MOST_VALUES, _FEWEST_ROWS = 10_000_000, 1000
 # The same, and the most rows, where columns are to meet the decoder's needs.
 _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS = 4_000_000, 5000
 _DIRECTIONS = 50  # of the needs that are told apart
+_DEAD = 1e-6  # share of the squares in the longest direction that is rounding
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
@@ -71,17 +73,19 @@ class GreedyAdviser:
         """Numbers of the rows to look at for :meth:`meet`, in order."""
         return self._look(i, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
 
-    def meet(self, i, columns, k, needs, *, company: bool) -> np.ndarray:
-        """Columns made up to k by those that explain most of the needs (n_rows, h).
+    def meet(self, i, columns, k, needs, *, by: By) -> np.ndarray:
+        """Columns made up to k by those that meet needs (n_rows, h).
 
-        In company, each is to explain what ``columns`` and those before it do not, of
-        the needs and of all columns in equal parts; else each is worth what it explains
-        of the needs by itself.
+        By company, each is to explain what ``columns`` and those before it do not, of
+        the needs and of all columns in equal parts; by share, each is worth what it
+        explains of the needs by itself; by kinship, each is worth what a regression
+        on the needs explains of it.
         """
         index = self.rows(i)
-        needs = _main_directions(needs, _DIRECTIONS)
-        if company:
+        if by == "company":
+            needs = _main_directions(needs, _DIRECTIONS)
             return self._greedy(i, columns, k, index, needs, 0.5)
+        needs = _main_directions(needs, _DIRECTIONS, alike=by == "kinship")
         nothing = np.empty(0, dtype=np.intp)
         scores = _scores(self._data, index, needs, self._weights(i, index), nothing)
         scores[columns] = -1
@@ -129,12 +133,20 @@ class GreedyAdviser:
         return None if self.runs.weights is None else self.runs.weights[i][index]
 
 
-def _main_directions(needs, n_directions: int) -> np.ndarray:
-    """The matrix (n, h) turned to its main directions, and the first of these."""
-    if needs.shape[1] <= n_directions:
-        return needs
-    _, directions = np.linalg.eigh(needs.T @ needs)
-    return needs @ directions[:, -n_directions:]
+def _main_directions(needs, n_directions: int, *, alike=False) -> np.ndarray:
+    """The matrix (n, h) turned to its main directions, and the first of these.
+
+    Alike, they are brought to the same length. Else one may be longer than all others
+    together, as with two classes: what the decoder gets wrong, the same in every
+    hidden unit but for a factor. How the units differ tells which columns matter.
+    """
+    needs = needs.astype(np.float64)
+    squares, directions = np.linalg.eigh(needs.T @ needs)
+    squares, directions = squares[-n_directions:], directions[:, -n_directions:]
+    if not alike:
+        return needs @ directions
+    live = squares > _DEAD * squares[-1]
+    return needs @ (directions[:, live] / np.sqrt(squares[live]))
 
 
 def _target_matrix(target, index) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +36,11 @@ _TRIAL_STEPS, _ASKING_STEPS = 500, 250
 # for columns that can stand in for these, which is better than noise in their place.
 _COMPANY, _STAND_IN = 0, 1
 _RATES = (0.2, 0.8)
+_BY: tuple[By, By] = ("company", "kinship")
 _MASKS = 8  # draws of what is left out, where the decoder is asked
+
+
+By = Literal["company", "kinship", "share"]
 
 
 class Adviser(Protocol):
@@ -56,9 +60,12 @@ class Adviser(Protocol):
         """Numbers of the rows to look at for :meth:`meet`, in order."""
         ...
 
-    def meet(self, i, columns, k, needs, *, company: bool) -> np.ndarray:
-        """Columns made up to k by those that meet needs (n_rows, h): in company with
-        each other and with ``columns``, or each by itself.
+    def meet(self, i, columns, k, needs, *, by: By) -> np.ndarray:
+        """Columns made up to k by those that meet needs (n_rows, h).
+
+        By *company*: those that explain much of the needs together with each other and
+        with ``columns``. By *share*: each of them explains much of the needs alone. By
+        *kinship*: the needs explain much of each of them.
         """
         ...
 
@@ -147,17 +154,17 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     found = []
     for i, (own, stays) in enumerate(zip(columns, kept, strict=True)):
         wanted = needs[i][np.searchsorted(every, rows[i])]
-        found.append(_replaced(adviser, i, own, stays, wanted, _STAND_IN))
+        # No set is tried here, and kinship of few rows is mostly chance.
+        found.append(_replaced(adviser, i, own, stays, wanted, "share"))
     return found
 
 
-def _replaced(adviser, i, columns, kept, needs, kind) -> np.ndarray:
+def _replaced(adviser, i, columns, kept, needs, by: By) -> np.ndarray:
     """The columns of run i, those kept in their places, with others for the rest."""
     found = columns.copy()
     if not kept.all():
-        own, company = columns[kept], kind == _COMPANY
-        met = adviser.meet(i, own, len(columns), needs, company=company)
-        found[~kept] = met[len(own) :]
+        own = columns[kept]
+        found[~kept] = adviser.meet(i, own, len(columns), needs, by=by)[len(own) :]
     return found
 
 
@@ -206,7 +213,7 @@ def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
                 own.columns,
                 kept[kind][i],
                 needs[kind][i][np.searchsorted(every, rows[i])],
-                kind,
+                _BY[kind],
             )
             for i, own in enumerate(best)
         ]

@@ -135,10 +135,10 @@ class Watched:
     def alternatives(self, i, columns):
         return self.found
 
-    def meet(self, i, columns, k, needs, *, company):
-        answer = self.adviser.meet(i, columns, k, needs, company=company)
-        self.asked.append((i, company, columns.tolist(), needs))
-        self.answers.append((i, company, answer.tolist()))
+    def meet(self, i, columns, k, needs, *, by):
+        answer = self.adviser.meet(i, columns, k, needs, by=by)
+        self.asked.append((i, by, columns.tolist(), needs))
+        self.answers.append((i, by, answer.tolist()))
         return answer
 
 
@@ -180,8 +180,7 @@ def test_alternatives_that_fail_do_not_keep_the_decoder_from_being_asked(k):
 def test_columns_that_stay_keep_their_places():
     start = np.arange(10, 18)
     adviser, (found,) = watched_search(start, n_trials=2)
-    _, company, *_ = adviser.asked[0]
-    assert company
+    assert [by for _, by, *_ in adviser.asked] == ["company", "kinship"]
     stay = [j for j in found if j in set(start)]
     assert stay
     for j in stay:
@@ -260,8 +259,32 @@ def test_in_company_a_copy_is_worth_nothing():
     case = Case(X, y, 3)
     needs = np.column_stack([3 * X[:, 0], X[:, 6]])[case.adviser.rows(0)]
     start = np.array([0])
-    assert case.adviser.meet(0, start, 2, needs, company=True).tolist() == [0, 6]
-    assert case.adviser.meet(0, start, 2, needs, company=False).tolist() == [0, 4]
+    assert case.adviser.meet(0, start, 2, needs, by="company").tolist() == [0, 6]
+    assert case.adviser.meet(0, start, 2, needs, by="share").tolist() == [0, 4]
+
+
+def test_what_the_needs_have_least_of_counts_by_kinship_alone():
+    X, y = product()
+    case = Case(X, y, 3)
+    noise = 2 * np.random.default_rng(1).normal(size=len(X))
+    needs = np.column_stack([3 * (X[:, 4] + noise), X[:, 6]])[case.adviser.rows(0)]
+    start = np.array([0])
+    assert case.adviser.meet(0, start, 3, needs, by="share").tolist() == [0, 4, 6]
+    assert case.adviser.meet(0, start, 3, needs, by="kinship").tolist() == [0, 6, 4]
+
+
+@pytest.mark.parametrize("by", ["company", "share", "kinship"])
+def test_needs_that_say_the_same_or_nothing(by):
+    X, y = product()
+    X[:, 4] = X[:, 0]
+    case = Case(X, y, 3)
+    start = np.array([7])
+    once = X[case.adviser.rows(0)][:, [1]]
+    assert 1 in case.adviser.meet(0, start, 2, once * np.ones(5), by=by)
+    for k in (2, 5):
+        found = case.adviser.meet(0, start, k, 0 * once, by=by)
+        assert found[0] == 7
+        assert len(set(found)) == k
 
 
 def test_needs_are_the_gradient_for_the_weights_of_a_new_input():

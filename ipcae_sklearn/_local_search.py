@@ -28,6 +28,9 @@ from ipcae_sklearn._decoding import (
 )
 from ipcae_sklearn._modules import ConcreteAutoencoder
 
+# How columns meet needs; see :meth:`Adviser.meet`.
+By = Literal["company", "kinship", "share"]
+
 # Steps of a new decoder that is to be judged, and of one that is only asked what it
 # needs; half and a quarter of the tuning at most.
 _TRIAL_STEPS, _ASKING_STEPS = 500, 250
@@ -37,10 +40,9 @@ _TRIAL_STEPS, _ASKING_STEPS = 500, 250
 _COMPANY, _STAND_IN = 0, 1
 _RATES = (0.2, 0.8)
 _BY: tuple[By, By] = ("company", "kinship")
+# Where no set can be tried rows are few, and kinship of few rows is mostly chance.
+_BY_UNTRIED: By = "share"
 _MASKS = 8  # draws of what is left out, where the decoder is asked
-
-
-By = Literal["company", "kinship", "share"]
 
 
 class Adviser(Protocol):
@@ -154,8 +156,7 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     found = []
     for i, (own, stays) in enumerate(zip(columns, kept, strict=True)):
         wanted = needs[i][np.searchsorted(every, rows[i])]
-        # No set is tried here, and kinship of few rows is mostly chance.
-        found.append(_replaced(adviser, i, own, stays, wanted, "share"))
+        found.append(_replaced(adviser, i, own, stays, wanted, _BY_UNTRIED))
     return found
 
 

@@ -278,7 +278,7 @@ def search():
     """Both searches over k, seed by seed."""
     records = [r for r in read("search") if r["part"] == "search"]
     rows = []
-    for data in unique(records, "data"):
+    for data in ("isolet", "mnist"):
         for seed in unique(of(records, data=data), "seed"):
             pair = {r["method"]: r for r in of(records, data=data, seed=seed)}
             if len(pair) < 2:
@@ -300,6 +300,32 @@ def search():
             )
     header = ["data", "k", "`IPCAESelectorCV` (s)", "`GridSearchCV` (s)", "ratio"]
     return markdown([*header, "mean scores", "of `GridSearchCV`"], rows)
+
+
+def agreement():
+    """Scores of both searches on digits, and how they differ, over the seeds."""
+    records = [r for r in read("search") if r["part"] == "search"]
+    ours, grid = (
+        {r["seed"]: r for r in of(records, data="digits", method=method)}
+        for method in ("IPCAESelectorCV", "GridSearchCV")
+    )
+    seeds = sorted(ours.keys() & grid.keys())
+    if len(seeds) < 2:
+        return "Not run yet."
+    scores = [np.array([r[s]["mean_scores"] for s in seeds]) for r in (ours, grid)]
+    difference = scores[0] - scores[1]
+    error = difference.std(axis=0, ddof=1) / np.sqrt(len(seeds))
+    rows = [
+        [
+            ours[seeds[0]]["ks"][i],
+            f"{scores[0][:, i].mean():.4f}",
+            f"{scores[1][:, i].mean():.4f}",
+            f"{difference[:, i].mean():+.4f} ± {error[i]:.4f}",
+        ]
+        for i in range(len(error))
+    ]
+    header = [f"k, {len(seeds)} seeds", "`IPCAESelectorCV`", "`GridSearchCV`"]
+    return markdown([*header, "difference"], rows)
 
 
 def restarts():
@@ -558,6 +584,7 @@ TABLES = {
     "speed": speed,
     "time_to_quality": time_to_quality,
     "search": search,
+    "agreement": agreement,
     "restarts": restarts,
     "begin_large": begin_large,
     **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "wide", "dexter")},

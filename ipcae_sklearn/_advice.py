@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from ipcae_sklearn._greedy import greedy_columns
-from ipcae_sklearn._local_search import By
 
 # Rows are looked at as many as hold this many values, and no fewer than the second, if
 # there are as many.
@@ -73,7 +72,7 @@ class GreedyAdviser:
         """Numbers of the rows to look at for :meth:`meet`, in order."""
         return self._look(i, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
 
-    def meet(self, i, columns, k, needs, *, by: By) -> np.ndarray:
+    def meet(self, i, columns, k, needs, *, by: str) -> np.ndarray:
         """Columns made up to k by those that meet needs (n_rows, h).
 
         By company, each is to explain what ``columns`` and those before it do not, of

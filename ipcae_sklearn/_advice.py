@@ -15,6 +15,8 @@ _MOST_VALUES, _FEWEST_ROWS = 10_000_000, 1000
 # The same, and the most rows, where columns are to meet the decoder's needs.
 _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS = 4_000_000, 5000
 _DIRECTIONS = 50  # of the needs that are told apart
+# Where they count alike, they explain this fraction of any column by chance.
+_ROWS_A_DIRECTION = 12
 _DEAD = 1e-6  # share of the squares in the longest direction that is rounding
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
@@ -81,12 +83,16 @@ class GreedyAdviser:
         on the needs explains of it.
         """
         index = self.rows(i)
-        if by == "company":
+        weights, needs = self._weights(i, index), needs.astype(np.float64)
+        if by == "kinship":
+            most = min(_DIRECTIONS, max(1, len(index) // _ROWS_A_DIRECTION))
+            needs = _alike_directions(needs, weights, most)
+        else:
             needs = _main_directions(needs, _DIRECTIONS)
+        if by == "company":
             return self._greedy(i, columns, k, index, needs, 0.5)
-        needs = _main_directions(needs, _DIRECTIONS, alike=by == "kinship")
         nothing = np.empty(0, dtype=np.intp)
-        scores = _scores(self._data, index, needs, self._weights(i, index), nothing)
+        scores = _scores(self._data, index, needs, weights, nothing)
         scores[columns] = -1
         best = np.argsort(-scores, kind="stable")[: k - len(columns)]
         return np.append(columns, best)
@@ -132,20 +138,28 @@ class GreedyAdviser:
         return None if self.runs.weights is None else self.runs.weights[i][index]
 
 
-def _main_directions(needs, n_directions: int, *, alike=False) -> np.ndarray:
-    """The matrix (n, h) turned to its main directions, and the first of these.
+def _main_directions(needs, n_directions: int) -> np.ndarray:
+    """The matrix (n, h) turned to its main directions, and the first of these."""
+    directions = np.linalg.eigh(needs.T @ needs)[1]
+    return needs @ directions[:, -n_directions:]
 
-    Alike, they are brought to the same length. Else one may be longer than all others
-    together, as with two classes: what the decoder gets wrong, the same in every
-    hidden unit but for a factor. How the units differ tells which columns matter.
+
+def _alike_directions(needs, weights, n_directions: int) -> np.ndarray:
+    """An orthonormal basis of the main directions of the weighted rows (n, h).
+
+    As they are, one may be longer than all others together, as with two classes: what
+    the decoder gets wrong, the same in every hidden unit but for a factor. How the
+    units differ tells which columns matter.
     """
-    needs = needs.astype(np.float64)
-    squares, directions = np.linalg.eigh(needs.T @ needs)
+    weighted = _roots(weights, len(needs)) * needs
+    squares, directions = np.linalg.eigh(weighted.T @ weighted)
     squares, directions = squares[-n_directions:], directions[:, -n_directions:]
-    if not alike:
-        return needs @ directions
     live = squares > _DEAD * squares[-1]
     return needs @ (directions[:, live] / np.sqrt(squares[live]))
+
+
+def _roots(weights, n: int) -> np.ndarray:
+    return np.ones((n, 1)) if weights is None else np.sqrt(weights)[:, None]
 
 
 def _target_matrix(target, index) -> np.ndarray | None:
@@ -173,7 +187,7 @@ def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
 def _scores(rows, index, Y, weights, start) -> np.ndarray:
     """Of each column, what it explains of the part of Y that ``start`` leaves (p,)."""
     Y = Y.reshape(len(index), -1)
-    root = np.ones((len(index), 1)) if weights is None else np.sqrt(weights)[:, None]
+    root = _roots(weights, len(index))
     known = np.column_stack([np.ones(len(index)), _read_columns(rows, index, start)])
     left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y, rcond=None)[0])
     products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)

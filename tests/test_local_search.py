@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ipcae_sklearn import _local_search
-from ipcae_sklearn._advice import GreedyAdviser
+from ipcae_sklearn._advice import GreedyAdviser, _alike_directions
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
 from ipcae_sklearn._decoding import InputMasks, TrainingOptions, padded, unmet_needs
 from ipcae_sklearn._functional import cross_entropy, squared_error
@@ -227,6 +227,7 @@ def test_few_rows_get_stand_ins_for_shared_columns():
     X = np.random.default_rng(0).normal(size=(300, 8))
     X[:, 4] = X[:, 0] + 0.5 * X[:, 4]
     case = Case(X, X[:, 0], 2, held_out=0)
+    case.adviser = Watched(case.adviser)
     (found,) = stand_ins(
         case.model,
         case.batches,
@@ -238,6 +239,7 @@ def test_few_rows_get_stand_ins_for_shared_columns():
         case.seeds,
     )
     assert found.tolist() == [0, 4]
+    assert [by for _, by, *_ in case.adviser.asked] == ["share"]
 
 
 def test_stand_ins_take_the_places_of_what_they_replace():
@@ -273,14 +275,71 @@ def test_what_the_needs_have_least_of_counts_by_kinship_alone():
     assert case.adviser.meet(0, start, 3, needs, by="kinship").tolist() == [0, 6, 4]
 
 
+def kin(weights=None, n=700, p=12, n_needs=3):
+    """A case, its needs, and the R² of a regression of each column on them."""
+    random = np.random.default_rng(3)
+    needs = random.normal(size=(n, n_needs)) * np.geomspace(1, 30, n_needs)
+    noise = random.normal(size=(n, p)) * np.linspace(0.2, 3, p)
+    X = needs @ random.normal(size=(n_needs, p)) / 10 + noise
+    root = np.sqrt(np.ones(n) if weights is None else weights)[:, None]
+    known = np.column_stack([np.ones(n), needs])
+    left = X - known @ np.linalg.lstsq(root * known, root * X, rcond=None)[0]
+    R2 = 1 - np.sum((root * left) ** 2, 0) / np.sum((root * X) ** 2, 0)
+    matrix = None if weights is None else weights[None]
+    case = Case(X * np.geomspace(1, 1e3, p), X[:, 0], 3, held_out=0, weights=matrix)
+    return case, needs, R2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_by_kinship_a_column_is_worth_what_a_regression_on_the_needs_explains(weighted):
+    weights = np.where(np.arange(700) % 10, 0.5, 5.5) if weighted else None
+    case, needs, R2 = kin(weights)
+    start = np.argsort(-R2)[-1:]
+    found = case.adviser.meet(0, start, len(R2), needs, by="kinship")
+    assert found[1:].tolist() == np.argsort(-R2)[:-1].tolist()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_directions_that_count_alike_are_orthonormal(weighted):
+    random = np.random.default_rng(0)
+    needs = random.normal(size=(200, 60)) * np.geomspace(1, 20, 60)
+    weights = random.uniform(0, 9, size=200) if weighted else np.ones(200)
+    found = _alike_directions(needs, weights if weighted else None, 8)
+    assert_allclose(found.T @ (weights[:, None] * found), np.eye(8), atol=1e-10)
+    # They are the longest: more of the needs than any eight of these columns explain.
+    longest = np.linalg.svd(np.sqrt(weights)[:, None] * needs, full_matrices=False)
+    inner = (np.sqrt(weights)[:, None] * found).T @ longest[0][:, :8]
+    assert_allclose(np.abs(inner), np.eye(8)[::-1], atol=1e-8)
+
+
+def test_few_rows_are_not_explained_by_many_directions():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(60, 200))
+    case = Case(X, X[:, 0], 3, held_out=12)
+    telling = 5 * (X[:, 4] + random.normal(size=60))
+    needs = np.column_stack([telling, random.normal(size=(60, 40))])
+    needs = needs[case.adviser.rows(0)]
+    found = case.adviser.meet(0, np.array([7]), 2, needs, by="kinship")
+    assert found.tolist() == [7, 4]
+
+
+def test_rounding_is_no_direction():
+    X, y = product()
+    case = Case(X, y, 3)
+    needs = np.column_stack([X[:, 1], X[:, 1] + 1e-6 * X[:, 9]])[case.adviser.rows(0)]
+    found = case.adviser.meet(0, np.array([7]), 3, needs, by="kinship").tolist()
+    assert found[:2] == [7, 1]
+    assert found[2] != 9
+
+
 @pytest.mark.parametrize("by", ["company", "share", "kinship"])
 def test_needs_that_say_the_same_or_nothing(by):
     X, y = product()
-    X[:, 4] = X[:, 0]
     case = Case(X, y, 3)
     start = np.array([7])
     once = X[case.adviser.rows(0)][:, [1]]
-    assert 1 in case.adviser.meet(0, start, 2, once * np.ones(5), by=by)
+    found = case.adviser.meet(0, start, 2, once * np.ones(5), by=by)
+    assert found.tolist() == [7, 1]
     for k in (2, 5):
         found = case.adviser.meet(0, start, k, 0 * once, by=by)
         assert found[0] == 7

@@ -310,8 +310,6 @@ def agreement():
         for method in ("IPCAESelectorCV", "GridSearchCV")
     )
     seeds = sorted(ours.keys() & grid.keys())
-    if len(seeds) < 2:
-        return "Not run yet."
     scores = [np.array([r[s]["mean_scores"] for s in seeds]) for r in (ours, grid)]
     difference = scores[0] - scores[1]
     error = difference.std(axis=0, ddof=1) / np.sqrt(len(seeds))
@@ -324,6 +322,12 @@ def agreement():
         ]
         for i in range(len(error))
     ]
+    seconds = np.median(
+        [[r[s]["seconds"] for s in seeds] for r in (ours, grid)], axis=1
+    )
+    ratio = np.median([grid[s]["seconds"] / ours[s]["seconds"] for s in seeds])
+    last = ["seconds, median", *(f"{value:.0f}" for value in seconds)]
+    rows.append([*last, f"ratio {ratio:.2f}"])
     header = [f"k, {len(seeds)} seeds", "`IPCAESelectorCV`", "`GridSearchCV`"]
     return markdown([*header, "difference"], rows)
 

@@ -55,12 +55,12 @@ PACKAGES = ("mRMR", "Boruta", "LassoNet")  # in a table of their own
 FEW_ROWS = ("arcene", "dexter")  # fewer than 500: the selector holds none out
 
 
-def downstream_records(protocol, packages=False):
+def downstream_records(protocol, packages=False, other_k=False):
     return [
         r
         for r in read("downstream")
         if r["protocol"] == protocol
-        and r["k"] == MAIN_K.get(r["data"], 50)
+        and (r["k"] != MAIN_K.get(r["data"], 50)) == other_k
         and (r["method"] in PACKAGES) <= packages
     ]
 
@@ -165,14 +165,8 @@ def summary():
 
 def other_k(protocol, simple):
     """The same at the k that the other tables do not show."""
-    main, large = downstream_records(protocol), ("mnist_60000",)
-    records = [
-        r
-        for r in read("downstream")
-        if r["protocol"] == protocol and r["method"] not in PACKAGES
-        if r["data"] not in large and r["k"] != MAIN_K.get(r["data"], 50)
-    ]
-    sets = unique(main, "data")
+    records = downstream_records(protocol, other_k=True)
+    sets = unique(downstream_records(protocol), "data")
     records.sort(key=lambda r: (sets.index(r["data"]), r["k"]))
     return beside_the_best(records, simple)
 

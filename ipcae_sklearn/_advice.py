@@ -139,9 +139,8 @@ class GreedyAdviser:
 
 
 def _main_directions(needs, n_directions: int) -> np.ndarray:
-    """The matrix (n, h) turned to its main directions, and the first of these."""
-    directions = np.linalg.eigh(needs.T @ needs)[1]
-    return needs @ directions[:, -n_directions:]
+    """The matrix (n, h) turned to its main directions, and the longest of these."""
+    return needs @ _longest(needs, n_directions)[1]
 
 
 def _alike_directions(needs, weights, n_directions: int) -> np.ndarray:
@@ -151,11 +150,15 @@ def _alike_directions(needs, weights, n_directions: int) -> np.ndarray:
     the decoder gets wrong, the same in every hidden unit but for a factor. How the
     units differ tells which columns matter.
     """
-    weighted = _roots(weights, len(needs)) * needs
-    squares, directions = np.linalg.eigh(weighted.T @ weighted)
-    squares, directions = squares[-n_directions:], directions[:, -n_directions:]
+    squares, directions = _longest(_roots(weights, len(needs)) * needs, n_directions)
     live = squares > _DEAD * squares[-1]
     return needs @ (directions[:, live] / np.sqrt(squares[live]))
+
+
+def _longest(needs, n_directions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The squares in the main directions, the longest last, and these as columns."""
+    squares, directions = np.linalg.eigh(needs.T @ needs)
+    return squares[-n_directions:], directions[:, -n_directions:]
 
 
 def _roots(weights, n: int) -> np.ndarray:

@@ -306,7 +306,7 @@ def test_directions_that_count_alike_are_orthonormal(weighted):
     weights = random.uniform(0, 9, size=200) if weighted else np.ones(200)
     found = _alike_directions(needs, weights if weighted else None, 8)
     assert_allclose(found.T @ (weights[:, None] * found), np.eye(8), atol=1e-10)
-    # They are the longest: more of the needs than any eight of these columns explain.
+    # They are the longest of all, by another decomposition.
     longest = np.linalg.svd(np.sqrt(weights)[:, None] * needs, full_matrices=False)
     inner = (np.sqrt(weights)[:, None] * found).T @ longest[0][:, :8]
     assert_allclose(np.abs(inner), np.eye(8)[::-1], atol=1e-8)

@@ -6,20 +6,34 @@ Also what that shares with the search: batches, options, the optimizer and its s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
+
+from ipcae_sklearn._modules import trainable
 
 # X (b, p) or the values of some columns (r, b, k), target (b, ...) and weights (r, b),
 # None for equal weights
 Batch = tuple[Tensor, Tensor, Tensor | None]
-# ``loss(output (r, b, m), target (b, ...))``: the loss of each row, (r, b)
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Loss(Protocol):
+    """A loss of rows, each of which depends on the row's own output."""
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row: (r, b, m), (b, ...) -> (r, b)."""
+        ...
+
+    def with_gradient(self, output, target) -> tuple[Tensor, Tensor]:
+        """The same, and its gradient (r, b, m) for the row's output."""
+        ...
 
 
 class Batches(Protocol):
@@ -76,34 +90,59 @@ class NonFiniteLossError(ValueError):
     """The loss became infinite or NaN."""
 
 
-def make_optimizer(model, options) -> torch.optim.Optimizer:
-    """Adam for selector and decoder, each with its own rate."""
-    groups = [
-        {
-            "params": list(model.logits.parameters()),
-            "lr": options.selector_learning_rate,
-            "weight_decay": 0.0,
-        },
-        {
-            "params": list(model.decoder.parameters()),
-            "lr": options.learning_rate,
-            "weight_decay": options.weight_decay,
-        },
-    ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
-    optimizer.zero_grad()  # a user's decoder may bring gradients along
-    return optimizer
+class AdamW:
+    """Adam for selector and decoder, each with its own rate.
+
+    The function that ``torch.optim.AdamW`` calls; what the class does besides takes as
+    long again for tensors as small as these.
+    """
+
+    def __init__(self, model, options):
+        self.groups = [
+            _AdamWGroup(model.logits, options.selector_learning_rate, 0.0),
+            _AdamWGroup(model.decoder, options.learning_rate, options.weight_decay),
+        ]
+
+    def step(self, *gradients: Sequence[Tensor]) -> None:
+        """Take a step, with the gradients of each group's parameters."""
+        for group, own in zip(self.groups, gradients, strict=True):
+            group.step(own)
 
 
-def descend(losses, optimizer, epoch: int) -> np.ndarray:
-    """Take a step for each objective (r,); return the mean loss (r,) of the epoch."""
-    values = []
-    for objective, value in losses:
-        objective.sum().backward()  # runs share no parameter: the sum keeps them apart
-        optimizer.step()
-        optimizer.zero_grad()  # afterwards, not to hold the gradients' memory
-        values.append(value.detach())
-    mean = torch.stack(values).mean(0).cpu().numpy()  # waits for the device
+class _AdamWGroup:
+    def __init__(self, module, rate, weight_decay):
+        self.parameters = trainable(module)
+        self.rate, self.weight_decay = rate, weight_decay
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.steps = [
+            torch.zeros((), dtype=torch.float32, device=p.device)
+            for p in self.parameters
+        ]
+
+    def step(self, gradients) -> None:
+        adamw(
+            self.parameters,
+            list(gradients),
+            self.means,
+            self.squares,
+            [],
+            self.steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+@torch.no_grad()
+def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
+    """Mean over the steps of an epoch of the losses (r,) that they begin with."""
+    mean = torch.stack(list(losses)).mean(0).cpu().numpy()  # waits for the device
     if not np.isfinite(mean).all():
         raise NonFiniteLossError(
             f"The training loss became non-finite in epoch {epoch + 1}. Lower "
@@ -122,7 +161,7 @@ def decoder_epochs(
     ``tuning_iter`` epochs have; the last epoch may be cut short. ``mask()`` returns
     factors (r, 1, k) of a batch's inputs.
     """
-    optimizer = make_optimizer(model, options)
+    decoder = _AdamWGroup(model.decoder, options.learning_rate, options.weight_decay)
     batches = batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
@@ -130,15 +169,15 @@ def decoder_epochs(
     def losses(first, epoch):
         for i, batch in enumerate(islice(batches.train(epoch), n_steps - first)):
             fraction = (first + i) / n_steps
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * math.cos(fraction * math.pi / 2)
-            rows = _row_losses(model, batch, loss, mask and mask())
-            value = training_mean(rows, batch[2])
-            yield value, value
+            decoder.rate = options.learning_rate * math.cos(fraction * math.pi / 2)
+            selected = batch[0] if mask is None else batch[0] * mask()
+            value, pullback = loss_with_pullback(model, selected, batch, loss)
+            decoder.step(pullback(to_input=False)[1])
+            yield value
 
     for first in range(0, n_steps, per_epoch):
         epoch = options.max_iter + first // per_epoch
-        yield descend(losses(first, epoch), optimizer, epoch)
+        yield mean_loss(losses(first, epoch), epoch)
 
 
 def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) -> None:
@@ -147,19 +186,22 @@ def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) ->
         pass
 
 
-def _row_losses(model, batch, loss, mask=None) -> Tensor:
-    """Loss of each row (r, b) of a batch of selected columns (r, b, k)."""
-    selected = batch[0] if mask is None else batch[0] * mask
-    return loss(model(selected), batch[1])
+def loss_with_pullback(model, selected, batch, loss):
+    """Loss (r,) of a training batch, and its pullback through the decoder.
 
+    The loss is the weighted mean over the rows, unbiased over the batches: the weights
+    are 1 in the mean over all rows. Divided by their sum in the batch instead, rare
+    rows of a large weight would count for too little.
 
-def training_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted mean over the rows, (r, b) -> (r,), unbiased over the batches.
-
-    The weights are 1 in the mean over all rows. Divided by their sum in the batch
-    instead, rare rows of a large weight would count for too little.
+    The pullback returns the gradients of ``selected`` and of the decoder's parameters.
     """
-    return (losses if weights is None else losses * weights).mean(-1)
+    _, target, weights = batch
+    output, pullback = model.with_pullback(selected)
+    rows, grad = loss.with_gradient(output, target)
+    grad = grad / rows.shape[-1]
+    if weights is not None:
+        rows, grad = rows * weights, grad * weights.unsqueeze(-1)
+    return rows.mean(-1), partial(pullback, grad)
 
 
 def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
@@ -182,7 +224,7 @@ def validate(model, batches, loss, columns) -> np.ndarray:
     for batch in batches.select(columns).validation():
         weights = batch[2]
         batch_weight = len(batch[1]) if weights is None else weights.sum(-1)
-        losses = _row_losses(model, batch, loss)
+        losses = loss(model(batch[0]), batch[1])
         total += batch_weight * _mean(losses, weights)
         weight += batch_weight
     model.train()

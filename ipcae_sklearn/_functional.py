@@ -9,7 +9,8 @@ batch, r runs trained side by side, m outputs of the decoder, s Gumbel-Rao draws
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,6 +29,27 @@ _GRADIENT_FLOOR = 1e-15
 # which stay in its cache from one operation to the next.
 _LARGE, _PART = 2**21, 2**18
 _WIDTH = 2**11  # columns of a part, at least, for its matrix product
+
+
+def by_autograd(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor] = (),
+    parameters: Sequence[Tensor] = (),
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """``function(*inputs)``, and its pullback by torch's record of what it computes.
+
+    The pullback returns the gradients of the inputs, then those of the parameters,
+    which the function knows by itself.
+    """
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        value = function(*leaves)
+    leaves += parameters
+
+    def pullback(grad):
+        return torch.autograd.grad(value, leaves, grad, materialize_grads=True)
+
+    return value.detach(), pullback
 
 
 def _is_large(values: Tensor) -> bool:
@@ -71,20 +93,31 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     -------
     Tensor of shape (..., k, p)
     """
+    E, total = _exponentials(logits, gumbel, temperature)
+    return E.div_(total)
+
+
+def _exponentials(logits, gumbel, temperature) -> tuple[Tensor, Tensor]:
+    """The relaxed selection (..., k, p) times the sums of its rows, and these sums."""
     if not _is_large(logits) or gumbel.shape != logits.shape:
-        return _softmax(logits, gumbel, temperature)
-    M = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        E = _exponentials_of_part(logits, gumbel, temperature)
+        return E, E.sum(-1, keepdim=True)
+    E = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    total = torch.empty_like(E[..., :1])
     n_rows = max(torch.get_num_threads(), _PART // logits.shape[-1], 1)
-    parts = (values.flatten(0, -2).split(n_rows) for values in (M, logits, gumbel))
-    for own, own_logits, own_gumbel in zip(*parts, strict=True):
-        own.copy_(_softmax(own_logits, own_gumbel, temperature))
-    return M
+    arrays = (E, total, logits, gumbel)
+    parts = (values.flatten(0, -2).split(n_rows) for values in arrays)
+    for own, own_total, own_logits, own_gumbel in zip(*parts, strict=True):
+        own.copy_(_exponentials_of_part(own_logits, own_gumbel, temperature))
+        torch.sum(own, -1, keepdim=True, out=own_total)
+    return E, total
 
 
-def _softmax(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
-    z = (logits + gumbel).div_(temperature)
-    floor = z.amax(-1, keepdim=True).sub_(_TAIL)
-    return torch.softmax(torch.maximum(z, floor, out=z), -1)
+def _exponentials_of_part(logits, gumbel, temperature) -> Tensor:
+    z = logits + gumbel
+    largest = z.amax(-1, keepdim=True).div_(-temperature)
+    torch.add(largest, z, alpha=1 / temperature, out=z)
+    return z.clamp_(min=-_TAIL).exp_()
 
 
 def conditional_gumbel(logits: Tensor, chosen: Tensor, uniform: Tensor) -> Tensor:
@@ -112,61 +145,10 @@ def conditional_gumbel(logits: Tensor, chosen: Tensor, uniform: Tensor) -> Tenso
     return perturbed.scatter(-1, index, top) - logits
 
 
-class _Select(torch.autograd.Function):
-    """X Mᵀ and its gradient for the logits, written by hand.
-
-    One node instead of six, and no (r, k, p) array but M is kept for the backward
-    pass, which puts the gradient in its place where it is large (a second backward
-    pass is then an error of torch). With ``draws`` (Gumbel-Rao) M holds s relaxations,
-    over which the backward pass averages; with ``hard`` the forward pass takes the
-    winning column.
-    """
-
-    @staticmethod
-    def forward(ctx, X, logits, gumbel, temperature, hard, uniform):
-        r, k, p = logits.shape
-        chosen = (logits + gumbel).argmax(-1) if hard else None  # (r, k)
-        if uniform is not None:
-            gumbel = conditional_gumbel(logits, chosen, uniform)  # (s, r, k, p)
-        M = relaxed_selection(logits, gumbel, temperature)
-        relaxed = None
-        if M.dim() == 3:
-            relaxed = X @ M.view(r * k, p).T  # (b, rk)
-        ctx.save_for_backward(X, M, relaxed)
-        ctx.temperature = temperature
-        if hard:
-            return X[:, chosen].transpose(0, 1)  # (b, r, k) -> (r, b, k)
-        return relaxed.view(-1, r, k).transpose(0, 1)
-
-    @staticmethod
-    def backward(ctx, grad):  # (r, b, k)
-        X, M, relaxed = ctx.saved_tensors
-        r, b, k = grad.shape
-        grad = grad.transpose(0, 1).reshape(b, r * k)
-        floor = grad.new_full((), _GRADIENT_FLOOR)
-        # dM = gradᵀ X, then through the softmax: M (dM - sum_j M dM) / τ. The sum
-        # over p columns equals one over b rows, of grad times the relaxed features.
-        if relaxed is not None:
-            inner = (grad * relaxed).sum(0).unsqueeze(-1)
-            # In place: new arrays of this size cost more than the arithmetic.
-            if _is_large(M):
-                rows, dlogits, width = M.flatten(0, 1), M, _width(M)
-                parts = rows.split(width, -1), X.split(width, -1)
-                for own, own_X in zip(*parts, strict=True):
-                    dz = torch.addmm(inner, grad.T, own_X, beta=-1)
-                    torch.addcmul(floor, own, dz, value=1 / ctx.temperature, out=own)
-            else:
-                dz = torch.addmm(inner, grad.T, X, beta=-1).view_as(M)
-                dlogits = torch.addcmul(floor, M, dz, value=1 / ctx.temperature, out=dz)
-        else:
-            dM = (grad.T @ X).view(r, k, -1)  # averaged over the s draws of M
-            inner = torch.einsum("srkp,rkp->srk", M, dM).unsqueeze(-1)
-            dlogits = floor + (M * (dM - inner)).mean(0) / ctx.temperature
-        return None, dlogits, None, None, None, None
-
-
-def select(X, logits, gumbel, temperature, *, hard=False, uniform=None) -> Tensor:
-    """Selected features of a batch, differentiable in the logits.
+def select(
+    X, logits, gumbel, temperature, *, hard=False, uniform=None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Selected features of a batch, and their pullback.
 
     Parameters
     ----------
@@ -183,15 +165,68 @@ def select(X, logits, gumbel, temperature, *, hard=False, uniform=None) -> Tenso
 
     Returns
     -------
-    Tensor of shape (r, b, k)
+    selected : Tensor of shape (r, b, k)
+    pullback : callable
+        Turns the gradient of ``selected`` into that of the logits, once.
     """
-    if gumbel.dim() == logits.dim():
-        hard = hard or uniform is not None
-        return _Select.apply(X, logits, gumbel, temperature, hard, uniform)
-    return _select_per_row(X, logits, gumbel, temperature, hard)
+    if gumbel.dim() > logits.dim():
+        own = X, gumbel, temperature, hard
+        selected, recorded = by_autograd(partial(_select_per_row, *own), [logits])
+        return selected, lambda grad: recorded(grad)[0]
+    r, k, _ = logits.shape
+    if uniform is not None:
+        return _gumbel_rao(X, logits, gumbel, temperature, uniform)
+    # M is left times the sums of its rows: a pass over (r, k, p) less.
+    E, total = _exponentials(logits, gumbel, temperature)
+    E, total = E.view(r * k, -1), total.view(r * k, 1)
+    relaxed = (E @ X.T).div_(total)  # (rk, b)
+    if hard:
+        selected = _winners(X, (logits + gumbel).argmax(-1))
+    else:
+        selected = relaxed.view(r, k, -1).mT
+
+    def pullback(grad):
+        grad = grad.mT.reshape(r * k, -1) / (total * temperature)
+        # dM = gradᵀ X, then through the softmax: M (dM - sum_j M dM) / τ. The sum
+        # over p columns equals one over b rows, of grad times the relaxed features.
+        inner = torch.linalg.vecdot(grad, relaxed).unsqueeze(-1)
+        return _through_softmax(E, grad, X, inner).view(r, k, -1)
+
+    return selected, pullback
 
 
-def _select_per_row(X, logits, gumbel, temperature, hard):
+def _winners(X: Tensor, chosen: Tensor) -> Tensor:
+    return X[:, chosen].transpose(0, 1)  # (b, r, k) -> (r, b, k)
+
+
+def _through_softmax(E, grad, X, inner) -> Tensor:
+    """E (grad X - inner), which takes the place of E where that is large."""
+    floor = grad.new_full((), _GRADIENT_FLOOR)
+    if not _is_large(E):
+        dz = torch.addmm(inner, grad, X, beta=-1)
+        return torch.addcmul(floor, E, dz, out=dz)
+    # In place: new arrays of this size cost more than the arithmetic.
+    width = _width(E)
+    for own, own_X in zip(E.split(width, -1), X.split(width, -1), strict=True):
+        dz = torch.addmm(inner, grad, own_X, beta=-1)
+        torch.addcmul(floor, own, dz, out=own)
+    return E
+
+
+def _gumbel_rao(X, logits, gumbel, temperature, uniform):
+    chosen = (logits + gumbel).argmax(-1)  # (r, k)
+    gumbel = conditional_gumbel(logits, chosen, uniform)  # (s, r, k, p)
+    M = relaxed_selection(logits, gumbel, temperature)
+
+    def pullback(grad):
+        dM = grad.mT @ X  # averaged over the s draws of M
+        inner = torch.einsum("srkp,rkp->srk", M, dM).unsqueeze(-1)
+        return _GRADIENT_FLOOR + (M * (dM - inner)).mean(0) / temperature
+
+    return _winners(X, chosen), pullback
+
+
+def _select_per_row(X, gumbel, temperature, hard, logits):
     # (r, b, k, p) arrays: as many times dearer as the batch has rows.
     perturbed = logits.unsqueeze(1) + gumbel
     M = torch.softmax(perturbed / temperature, -1)
@@ -293,18 +328,50 @@ def distinct_argmax(log_probs: Tensor) -> np.ndarray:
     return candidates[assigned]
 
 
-def squared_error(output: Tensor, target: Tensor) -> Tensor:
+class SquaredError:
     """Mean squared error of each row: (r, b, m), (b, m) -> (r, b)."""
-    return (output - target).square().mean(-1)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().mean(-1)
+
+    def with_gradient(self, output, target) -> tuple[Tensor, Tensor]:
+        error = output - target
+        loss = torch.linalg.vecdot(error, error) / error.shape[-1]
+        return loss, error.mul_(2 / error.shape[-1])
 
 
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+class CrossEntropy:
     """Cross-entropy of each row: (r, b, m), class indices (b,) -> (r, b)."""
-    target = target.expand(output.shape[:2])
-    losses = F.cross_entropy(output.flatten(0, 1), target.flatten(), reduction="none")
-    return losses.view_as(target)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return self._with_log_probability(output, target)[0]
+
+    def with_gradient(self, output, target) -> tuple[Tensor, Tensor]:
+        loss, log_probability, index = self._with_log_probability(output, target)
+        minus = log_probability.new_full(index.shape, -1)
+        gradient = log_probability.exp_().scatter_add_(1, index, minus)
+        return loss, gradient.mT
+
+    @staticmethod
+    def _with_log_probability(output, target):
+        # On a processor torch is several times slower along a last axis of few classes.
+        log_probability = torch.log_softmax(output.mT, 1)  # (r, m, b)
+        index = target.expand(len(output), 1, -1)
+        loss = log_probability.gather(1, index).squeeze(1).neg_()
+        return loss, log_probability, index
 
 
-def binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+class BinaryCrossEntropy:
     """Mean cross-entropy of m binary labels: (r, b, m), (b, m) -> (r, b)."""
-    return (F.softplus(output) - output * target).mean(-1)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return (F.softplus(output) - output * target).mean(-1)
+
+    def with_gradient(self, output, target) -> tuple[Tensor, Tensor]:
+        gradient = (torch.sigmoid(output) - target) / output.shape[-1]
+        return self(output, target), gradient
+
+
+squared_error = SquaredError()
+cross_entropy = CrossEntropy()
+binary_cross_entropy = BinaryCrossEntropy()

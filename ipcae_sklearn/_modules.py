@@ -16,6 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ipcae_sklearn._functional import by_autograd
+
+aten = torch.ops.aten
+_EPSILON = 1e-5  # of the layer normalisation, torch's own
+
+# Turns the gradient of a module's output into that of its input (None for a module
+# without one, and where it is called with ``to_input=False``) and of its parameters,
+# in the order of :func:`trainable`.
+Pullback = Callable[..., tuple[Tensor | None, list[Tensor]]]
+
 MAPS = ("shared", "per_row", "full", "diagonal", "scalar")
 
 
@@ -37,6 +47,11 @@ def _kept(parameter, indices: Sequence[Tensor], dim: int = 0) -> nn.Parameter:
     return _stack([own.index_select(dim, index) for own, index in chosen])
 
 
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that are not frozen."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
 def _copy(target: Tensor, source: Tensor) -> None:
     if target.shape != source.shape:  # copy_ would broadcast
         raise ValueError(f"expected shape {tuple(target.shape)}, got {source.shape}")
@@ -51,16 +66,10 @@ def _uniform(*shape: int, fan_in: int, generator: torch.Generator) -> Tensor:
     )
 
 
-def _batched_linear(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """r linear maps: (r, b, n_in), (r, n_out, n_in), (r, 1, n_out) -> (r, b, n_out)."""
-    if len(weight) == 1:
-        # A single product is faster than a batch of one. squeeze, not [0]: the
-        # gradient of an index is a copy of the whole weight.
-        bias = None if bias is None else bias.flatten()
-        return F.linear(z.squeeze(0), weight.squeeze(0), bias).unsqueeze(0)
-    if bias is None:
-        return torch.bmm(z, weight.mT)
-    return torch.baddbmm(bias, z, weight.mT)
+    product = torch.bmm(z, weight.mT)
+    return product if bias is None else product.add_(bias)
 
 
 class _Linear(nn.Module):
@@ -81,7 +90,14 @@ class _Linear(nn.Module):
         self.weight, self.bias = _stack(weights), _stack(biases)
 
     def forward(self, z: Tensor) -> Tensor:
-        return _batched_linear(z, self.weight, self.bias)
+        return _linear(z, self.weight, self.bias)
+
+    def with_pullback(self, z: Tensor):
+        def pullback(grad, to_input=True):
+            own = [torch.bmm(grad.mT, z), grad.sum(1, keepdim=True)]
+            return torch.bmm(grad, self.weight) if to_input else None, own
+
+        return self.forward(z), pullback
 
 
 class _LayerNorm(nn.Module):
@@ -93,10 +109,40 @@ class _LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_runs, 1, width, dtype=torch.float32))
 
     def forward(self, z: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, F.layer_norm(z, z.shape[-1:]), self.weight)
+
+    def with_pullback(self, z: Tensor):
         width = z.shape[-1:]
-        if len(z) == 1:
-            return F.layer_norm(z, width, self.weight.flatten(), self.bias.flatten())
-        return torch.addcmul(self.bias, F.layer_norm(z, width), self.weight)
+        if len(z) == 1:  # torch can do all of it at once
+            affine = self.weight.flatten(), self.bias.flatten()
+            value, *moments = aten.native_layer_norm(z, width, *affine, _EPSILON)
+
+            def pullback(grad):
+                own = grad, z, width, *moments, *affine
+                grad, *own = aten.native_layer_norm_backward(*own, [True] * 3)
+                return grad, [g.view_as(self.weight) for g in own]
+
+            return value, pullback
+        normal, *moments = aten.native_layer_norm(z, width, None, None, _EPSILON)
+
+        def pullback_of_runs(grad):
+            own = [(grad * normal).sum(1, keepdim=True), grad.sum(1, keepdim=True)]
+            inner = grad.mul_(self.weight), z, width, *moments, None, None
+            grad = aten.native_layer_norm_backward(*inner, [True, False, False])[0]
+            return grad, own
+
+        return torch.addcmul(self.bias, normal, self.weight), pullback_of_runs
+
+
+class _LeakyReLU(nn.LeakyReLU):
+    def with_pullback(self, z: Tensor):
+        value = F.leaky_relu_(z, self.negative_slope)  # in place: nobody else needs z
+
+        def pullback(grad):
+            slope = self.negative_slope
+            return aten.leaky_relu_backward(grad, value, slope, True), []
+
+        return value, pullback
 
 
 class MLPDecoder(nn.Module):
@@ -119,7 +165,7 @@ class MLPDecoder(nn.Module):
         sizes = self.n_inputs
         for width in hidden_layer_sizes:
             layers += [_Linear(sizes, width, generators)]
-            layers += [_LayerNorm(len(sizes), width), nn.LeakyReLU(0.2)]
+            layers += [_LayerNorm(len(sizes), width), _LeakyReLU(0.2)]
             sizes = [width] * len(sizes)
         layers.append(_Linear(sizes, n_outputs, generators))
         self.layers = nn.Sequential(*layers)
@@ -127,6 +173,25 @@ class MLPDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(r, b, k) -> (r, b, m)."""
         return self.layers(z)
+
+    def with_pullback(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        """(r, b, k) -> (r, b, m), and its pullback."""
+        first, *others = self.layers
+        z, pullback_of_first = first.with_pullback(z)
+        pullbacks = []
+        for layer in others:
+            z, pullback_of_layer = layer.with_pullback(z)
+            pullbacks.append(pullback_of_layer)
+
+        def pullback(grad, to_input=True):
+            parts = []
+            for pullback_of_layer in reversed(pullbacks):
+                grad, own = pullback_of_layer(grad)
+                parts.append(own)
+            grad, own = pullback_of_first(grad, to_input)
+            return grad, [g for part in (own, *reversed(parts)) for g in part]
+
+        return z, pullback
 
     def enter(self, z: Tensor) -> Tensor:
         """What the first linear layer makes of the inputs: (r, b, k) -> (r, b, h)."""
@@ -212,6 +277,16 @@ class CustomDecoder(nn.Module):
                 )
         return torch.stack(outputs)
 
+    def with_pullback(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        """(r, b, k) -> (r, b, m), and its pullback."""
+        value, recorded = by_autograd(self, [z], trainable(self))
+
+        def pullback(grad, to_input=True):
+            grad, *own = recorded(grad)
+            return grad, own
+
+        return value, pullback
+
     def enter(self, z: Tensor) -> Tensor:
         """All of :meth:`forward`: which layer is the first, is not known."""
         return self(z)
@@ -279,6 +354,10 @@ class DirectLogits(nn.Module):
     def forward(self) -> Tensor:
         """(r, k, p)."""
         return self.log_alpha
+
+    def with_pullback(self) -> tuple[Tensor, Pullback]:
+        """(r, k, p), and its pullback."""
+        return self.log_alpha.detach(), lambda grad: (None, [grad])
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number."""
@@ -379,7 +458,7 @@ class IndirectLogits(nn.Module):
         """(r, k, p)."""
         psi = self.hidden(self.embedding)
         if self.map == "shared":
-            return _batched_linear(psi, self.weight, self.bias)
+            return _linear(psi, self.weight, self.bias)
         if self.map == "per_row":
             logits = torch.einsum("rkd,rkpd->rkp", psi, self.weight)
         elif self.map == "full":
@@ -387,6 +466,19 @@ class IndirectLogits(nn.Module):
         else:
             logits = psi * self.weight
         return logits if self.bias is None else logits + self.bias
+
+    def with_pullback(self) -> tuple[Tensor, Pullback]:
+        """(r, k, p), and its pullback."""
+        if self.map != "shared" or len(self.hidden):
+            value, recorded = by_autograd(self, parameters=trainable(self))
+            return value, lambda grad: (None, list(recorded(grad)))
+
+        def pullback(grad):
+            of_bias = [] if self.bias is None else [grad.sum(1, keepdim=True)]
+            of_weight = torch.bmm(grad.mT, self.embedding)
+            return None, [of_weight, *of_bias, torch.bmm(grad, self.weight)]
+
+        return self(), pullback
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number.
@@ -437,6 +529,13 @@ class ConcreteAutoencoder(nn.Module):
     def forward(self, selected: Tensor) -> Tensor:
         """Decode selected features: (r, b, k) -> (r, b, m)."""
         return self.decoder(self._own(selected))
+
+    def with_pullback(self, selected: Tensor) -> tuple[Tensor, Pullback]:
+        """Decode selected features: (r, b, k) -> (r, b, m), and its pullback.
+
+        The decoder's weights of spare rows are and stay zero, and so is their gradient.
+        """
+        return self.decoder.with_pullback(self._own(selected))
 
     def enter(self, selected: Tensor) -> Tensor:
         """What the decoder's first layer makes of them: (r, b, k) -> (r, b, h)."""

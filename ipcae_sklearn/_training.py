@@ -18,20 +18,21 @@ import torch
 from torch import Tensor
 
 from ipcae_sklearn._decoding import (
+    AdamW,
     Batches,
     InputMasks,
     Loss,
     TrainingOptions,
     decoder_epochs,
-    descend,
     importances,
-    make_optimizer,
+    loss_with_pullback,
+    mean_loss,
     padded,
     train_decoder,
-    training_mean,
     validate,
 )
 from ipcae_sklearn._functional import (
+    by_autograd,
     distinct_argmax,
     generalized_jsd,
     gumbel_,
@@ -134,33 +135,41 @@ class _NoisePool:
 
     def __init__(self, k, seeds, seed, device):
         self.k = k
-        self.places = [random.Random(s) for s in seeds]
+        self.own = [random.Random(s) for s in seeds]
         self.generator = torch.Generator(device).manual_seed(seed)
         self.n_drawn = 0
 
     def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, None]:
         """Gumbel values (r, k, p)."""
-        if self.n_drawn % self.STEPS == 0:
-            size = self.SIZE + n_features
-            device = self.generator.device
-            self.pool = sample_gumbel(size, generator=self.generator, device=device)
+        step = self.n_drawn % self.STEPS
+        if step == 0:
+            self._redraw(n_features)
         self.n_drawn += 1
         rows = [
-            self._view(k, n_features, place)
-            for k, place in zip(self.k, self.places, strict=True)
+            self.pool.as_strided((1, k, n_features), (0, stride, 1), start)
+            for k, (stride, start) in zip(self.k, self.places[step], strict=True)
         ]
         if len(rows) == 1:
-            return rows[0].unsqueeze(0), None
+            return rows[0], None
         gumbel = self.pool.new_zeros(len(rows), max(self.k), n_features)
-        for own, row, k in zip(gumbel, rows, self.k, strict=True):
-            own[:k] = row
+        for i, (row, k) in enumerate(zip(rows, self.k, strict=True)):
+            gumbel[i, :k] = row[0]
         return gumbel, None
 
-    def _view(self, k: int, n_features: int, place: random.Random) -> Tensor:
+    def _redraw(self, n_features: int) -> None:
+        """Draw a pool, and where each run reads it in the steps to come."""
+        size = self.SIZE + n_features
+        device = self.generator.device
+        self.pool = sample_gumbel(size, generator=self.generator, device=device)
+        runs = zip(self.k, self.own, strict=True)
+        places = [[self._place(k, own) for _ in range(self.STEPS)] for k, own in runs]
+        self.places = list(zip(*places, strict=True))
+
+    def _place(self, k: int, own: random.Random) -> tuple[int, int]:
+        """How far apart the rows begin, and where the first does."""
         furthest = self.SIZE // (2 * k)
-        stride = place.randint(furthest // 2, furthest)
-        start = place.randint(0, self.SIZE - k * stride)
-        return self.pool.as_strided((k, n_features), (stride, 1), start)
+        stride = own.randint(furthest // 2, furthest)
+        return stride, own.randint(0, self.SIZE - k * stride)
 
 
 def _make_noise(model, options, seeds, pool_seed):
@@ -343,7 +352,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     masks = None
     if any(options.dropout):
         masks = InputMasks(model.k, options.dropout, seeds, model.row_mask.device)
-    optimizer = make_optimizer(model, options)
+    optimizer = AdamW(model, options)
     n_steps = options.max_iter * batches.n_train_batches
     tunes = _tunes(model, options)
     keep_best = batches.has_validation and not tunes
@@ -359,12 +368,19 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
         losses = (
-            _relaxed_loss(
-                model, batch, loss, options, noise, temperature(first + i), masks
+            _search_step(
+                model,
+                optimizer,
+                batch,
+                loss,
+                options,
+                noise,
+                temperature(first + i),
+                masks,
             )
             for i, batch in enumerate(batches.train(epoch))
         )
-        values = {"train_loss": descend(losses, optimizer, epoch)}
+        values = {"train_loss": mean_loss(losses, epoch)}
         with torch.no_grad():
             logits = model.logits().detach()
         description, sure, preferred = _describe(logits, model.row_mask)
@@ -485,19 +501,48 @@ def _with_findings(results, model, batches, loss) -> list[RunResult]:
     return results
 
 
-def _relaxed_loss(model, batch, loss, options, noise, temperature, masks=None):
-    """Objective (r,) and loss (r,) of a batch with relaxed selections."""
-    X, target, weights = batch
-    logits = model.logits()
+def _search_step(model, optimizer, batch, loss, options, noise, temperature, masks):
+    """Take a step with relaxed selections; return the loss (r,) that it began with."""
+    selected, pullback = _relaxed(model, batch[0], options, noise, temperature)
+    if masks is not None:
+        mask = masks()
+        selected = selected * mask
+    value, pullback_of_decoder = loss_with_pullback(model, selected, batch, loss)
+    grad, of_decoder = pullback_of_decoder()
+    if masks is not None:
+        grad = grad * mask
+    optimizer.step(pullback(grad), of_decoder)
+    return value
+
+
+def _relaxed(model, X, options, noise, temperature):
+    """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
+    the logits, with the gradient of the diversity term.
+    """
+    logits, pullback_of_logits = model.logits.with_pullback()
     gumbel, uniform = noise.draw(*X.shape)
     hard = options.gradient == "straight_through"
-    selected = select(X, logits, gumbel, temperature, hard=hard, uniform=uniform)
-    if masks is not None:
-        selected = selected * masks()
-    value = training_mean(loss(model(selected), target), weights)
-    if not options.diversity:
-        return value, value
-    return value - options.diversity * generalized_jsd(logits, model.row_mask), value
+    selected, pullback_of_selected = select(
+        X, logits, gumbel, temperature, hard=hard, uniform=uniform
+    )
+    # The logits are held on to for the diversity alone: they may be large.
+    of_diversity = None
+    if options.diversity:
+        of_diversity = partial(_diversity_gradient, logits, model.row_mask)
+
+    def pullback(grad):
+        grad = pullback_of_selected(grad)
+        if of_diversity is not None:
+            grad = grad - options.diversity * of_diversity()
+        return pullback_of_logits(grad)[1]
+
+    return selected, pullback
+
+
+def _diversity_gradient(logits, row_mask):
+    gjsd = partial(generalized_jsd, row_mask=row_mask)
+    value, pullback = by_autograd(gjsd, [logits])
+    return pullback(torch.ones_like(value))[0]
 
 
 def _describe(logits: Tensor, row_mask: Tensor):

@@ -16,15 +16,15 @@ def only_room_for(monkeypatch):
     """
 
     def limit(n_runs):
-        original, failed = _training._relaxed_loss, []
+        original, failed = _training._search_step, []
 
-        def loss(model, *arguments):
+        def step(model, *arguments):
             if len(model.k) > n_runs:
                 failed.append(weakref.ref(model))
                 raise torch.cuda.OutOfMemoryError
             assert all(reference() is None for reference in failed)
             return original(model, *arguments)
 
-        monkeypatch.setattr(_training, "_relaxed_loss", loss)
+        monkeypatch.setattr(_training, "_search_step", step)
 
     return limit

@@ -21,10 +21,31 @@ from ipcae_sklearn._functional import (
     log_normalizer,
     relaxed_selection,
     sample_gumbel,
-    select,
     squared_error,
     temperature_at,
 )
+
+
+class _Differentiable(torch.autograd.Function):
+    """A function with a pullback as one that automatic gradients go through."""
+
+    @staticmethod
+    def forward(ctx, function, argument):
+        value, ctx.pullback = function(argument.detach())
+        return value.clone()  # no view of what is saved
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, ctx.pullback(grad)
+
+
+def select(X, logits, gumbel, temperature, **options):
+    """The selection, differentiable in the logits by its pullback."""
+
+    def function(logits):
+        return _functional.select(X, logits, gumbel, temperature, **options)
+
+    return _Differentiable.apply(function, logits)
 
 
 def generator(seed=0):
@@ -218,16 +239,6 @@ def test_relaxed_selection_of_a_transposed_array_is_the_same_in_parts(small_part
     logits, gumbel = normal(3, 2, 7).transpose(0, 1), normal(2, 3, 7, seed=1)
     M = relaxed_selection(logits, gumbel, 0.5)
     torch.testing.assert_close(M, torch.softmax((logits + gumbel) / 0.5, -1))
-
-
-def test_a_gradient_that_took_the_place_of_the_selection_is_not_taken_for_it(
-    small_parts,
-):
-    X, logits, gumbel, _ = problem()
-    loss = select(X, logits, gumbel, 0.5).sum()
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
 
 
 def test_straight_through_takes_the_winning_column():
@@ -483,3 +494,23 @@ def test_binary_cross_entropy_equals_torch():
         output, target.expand(3, 5, 4), reduction="none"
     ).mean(-1)
     torch.testing.assert_close(binary_cross_entropy(output, target), expected)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [squared_error, cross_entropy, binary_cross_entropy],
+    ids=lambda loss: type(loss).__name__,
+)
+@pytest.mark.parametrize("r", [1, 3])
+def test_gradient_of_a_loss_equals_the_automatic_one(loss, r):
+    output = 5 * normal(r, 6, 4).requires_grad_()
+    target = {
+        squared_error: normal(6, 4, seed=1),
+        cross_entropy: torch.arange(6) % 4,
+        binary_cross_entropy: (normal(6, 4, seed=1) > 0).double(),
+    }[loss]
+    expected = loss(output, target)
+    value, gradient = loss.with_gradient(output.detach(), target)
+    torch.testing.assert_close(value, expected.detach())
+    (automatic,) = torch.autograd.grad(expected.sum(), output)
+    torch.testing.assert_close(gradient, automatic)

@@ -29,7 +29,7 @@ class Allowed(NamedTuple):
 TABLE = {
     "_functional": Allowed("", "numpy scipy torch"),
     "_modules": Allowed("_functional", "torch"),
-    "_decoding": Allowed("", "numpy torch"),
+    "_decoding": Allowed("_modules", "numpy torch"),
     "_local_search": Allowed("_decoding _modules", "numpy torch"),
     "_training": Allowed("_decoding _functional _local_search", "numpy torch"),
     "_data": Allowed("", "numpy scipy sklearn torch"),

@@ -266,6 +266,84 @@ def test_runs_have_values_of_their_own():
         assert not torch.equal(layer.weight[0], layer.weight[1])
 
 
+# Pullbacks
+
+
+def assert_pullback_is_right(value, pullback, expected, sources, cotangent):
+    """A pullback, called once, against torch's own gradients."""
+    torch.testing.assert_close(value, expected.detach())
+    gradients = torch.autograd.grad(
+        expected, sources, cotangent, materialize_grads=True
+    )
+    for ours, theirs in zip(pullback(cotangent.clone()), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [(3,), (3, 3), (4, 2)])
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
+@pytest.mark.parametrize("custom", [False, True])
+def test_pullback_of_a_decoder_equals_automatic_gradients(k, hidden, custom):
+    if custom:
+        decoder = CustomDecoder(lambda n, m: nn.Sequential(nn.Linear(n, m)), k, 6)
+    else:
+        decoder = MLPDecoder(k, hidden, 6, generators(len(k)))
+    model = ConcreteAutoencoder(indirect(k), decoder, k).double()
+    z = normal(len(k), 8, max(k)).double().requires_grad_()
+    parameters = list(decoder.parameters())
+    expected = model(z)
+    cotangent = normal(*expected.shape, seed=1).double()
+    with torch.no_grad():
+        value, pullback = model.with_pullback(z.detach())
+
+    def together(grad):
+        grad, own = pullback(grad)
+        return [grad, *own]
+
+    sources = [z, *parameters]
+    assert_pullback_is_right(value, together, expected, sources, cotangent)
+
+
+def test_pullback_of_a_decoder_without_its_input():
+    decoder = MLPDecoder([3], (5,), 6, generators(1))
+    z, cotangent = normal(1, 8, 3), normal(1, 8, 6)
+    with torch.no_grad():
+        grad, own = decoder.with_pullback(z)[1](cotangent.clone(), to_input=False)
+        _, expected = decoder.with_pullback(z)[1](cotangent.clone())
+    assert grad is None
+    for ours, theirs in zip(own, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("k", [(3,), (4, 2)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"map": name} for name in MAPS),
+        {"bias": False},
+        {"hidden_layer_sizes": (5,)},
+        None,
+    ],
+    ids=str,
+)
+def test_pullback_of_logits_equals_automatic_gradients(k, options):
+    if options is None:
+        logits = direct(k).double()
+    else:
+        p, d = sizes_of(options.get("map", "shared"))
+        logits = indirect(k, p, d, **options).double()
+    expected = logits()
+    cotangent = normal(*expected.shape, seed=1).double()
+    with torch.no_grad():
+        value, pullback = logits.with_pullback()
+    assert_pullback_is_right(
+        value,
+        lambda grad: pullback(grad)[1],
+        expected,
+        list(logits.parameters()),
+        cotangent,
+    )
+
+
 @pytest.mark.parametrize("map_name", MAPS)
 def test_a_run_is_the_same_alone_and_in_company(map_name):
     p, d = sizes_of(map_name)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -13,10 +13,11 @@ from torch import nn
 from ipcae_sklearn import _data
 from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._decoding import (
+    AdamW,
     InputMasks,
     NonFiniteLossError,
     TrainingOptions,
-    make_optimizer,
+    loss_with_pullback,
 )
 from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._modules import (
@@ -31,7 +32,7 @@ from ipcae_sklearn._training import (
     _claims,
     _make_noise,
     _NoisePool,
-    _relaxed_loss,
+    _search_step,
     train,
 )
 
@@ -165,7 +166,9 @@ def test_planted_columns_are_found_from_labels():
 
 
 def reference_step(model, X, Y, gumbel, tau, options):
-    """Parameters after one step by automatic gradients and torch's plain AdamW."""
+    """Loss before, and parameters after one step by automatic gradients and torch's
+    plain AdamW.
+    """
     names, values = zip(*model.named_parameters(), strict=True)
     own = dict(
         zip(
@@ -186,8 +189,8 @@ def reference_step(model, X, Y, gumbel, tau, options):
     pi = torch.softmax(logits, -1)
     mean = pi.mean(0)
     gjsd = (pi * pi.log()).sum(-1).mean() - (mean * mean.log()).sum()
-    loss = nn.functional.mse_loss(output, Y) - options.diversity * gjsd
-    loss.backward()
+    loss = nn.functional.mse_loss(output, Y)
+    (loss - options.diversity * gjsd).backward()
     selector = [t for name, t in own.items() if name.startswith("logits")]
     decoder = [t for name, t in own.items() if name.startswith("decoder")]
     for parameters, rate, decay in (
@@ -208,18 +211,83 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     X, Y, _ = next(make_batches().train(0))
     gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
-    noise, optimizer = (
-        _make_noise(model, options, [5], 0),
-        make_optimizer(model, options),
-    )
-    value, _ = _relaxed_loss(model, (X, Y, None), squared_error, options, noise, 0.7)
-    value.sum().backward()
-    optimizer.step()
-    torch.testing.assert_close(value.detach()[0], expected[0], rtol=1e-5, atol=1e-6)
+    noise, optimizer = _make_noise(model, options, [5], 0), AdamW(model, options)
+    own = model, optimizer, (X, Y, None), squared_error, options, noise
+    with torch.no_grad():
+        value = _search_step(*own, temperature=0.7, masks=None)
+    torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
             t.detach()[0], expected[1][name].detach(), rtol=0, atol=1e-6, msg=name
         )
+
+
+def test_the_optimizer_is_that_of_torch():
+    options = replace(OPTIONS, weight_decay=0.1)
+    ours, theirs = make_model([3, 2]), make_model([3, 2])
+    optimizer = AdamW(ours, options)
+    groups = [
+        {"params": theirs.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
+        {"params": theirs.decoder.parameters(), "lr": 0.01, "weight_decay": 0.1},
+    ]
+    expected = torch.optim.AdamW(groups)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        gradients = [
+            [torch.randn(p.shape, generator=generator) for p in module.parameters()]
+            for module in (ours.logits, ours.decoder)
+        ]
+        with torch.no_grad():
+            optimizer.step(*gradients)
+        for p, grad in zip(theirs.parameters(), chain(*gradients), strict=True):
+            p.grad = grad
+        expected.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_a_batch_is_that_of_its_weighted_mean(weighted):
+    model = make_model([3, 2])
+    X, Y, _ = next(make_batches().train(0))
+    weights = torch.rand(2, len(X)) if weighted else None
+    selected = X[:, :3].expand(2, -1, -1).clone().requires_grad_()
+    rows = (model(selected) - Y).square().mean(-1)
+    expected_loss = (rows if weights is None else weights * rows).mean(-1)
+    parameters = list(model.decoder.parameters())
+    expected = torch.autograd.grad(expected_loss.sum(), [selected, *parameters])
+    with torch.no_grad():
+        batch = X, Y, weights
+        loss, pullback = loss_with_pullback(
+            model, selected.detach(), batch, squared_error
+        )
+        grad, own = pullback()
+    torch.testing.assert_close(loss, expected_loss.detach())
+    for g, e in zip([grad, *own], expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-4, atol=1e-6)
+
+
+class _HalfFrozen(nn.Module):
+    """A user's decoder with a layer that is not to be trained, and one without use."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.frozen = nn.Linear(n_inputs, 4).requires_grad_(False)
+        self.trained = nn.Linear(4, n_outputs)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, z):
+        return self.trained(self.frozen(z))
+
+
+def test_what_a_user_has_frozen_stays_and_what_has_no_use_is_no_error():
+    decoder = CustomDecoder(_HalfFrozen, [3], 2)
+    model = ConcreteAutoencoder(make_model().logits, decoder, [3])
+    before = {name: t.clone() for name, t in decoder.runs[0].state_dict().items()}
+    train(model, make_batches(), squared_error, SHORT, seeds=[0])
+    after = decoder.runs[0].state_dict()
+    changed = {name for name, t in after.items() if not torch.equal(t, before[name])}
+    assert changed == {"trained.weight", "trained.bias"}
 
 
 # Noise

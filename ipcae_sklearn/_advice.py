@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import isqrt
 
 import numpy as np
 import torch
 
-from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._greedy import greedy_columns, roughly_greedy_columns
 
 # Rows are looked at as many as hold this many values, and no fewer than the second, if
 # there are as many.
@@ -60,7 +61,8 @@ class GreedyAdviser:
         """
         index = self._look(i, _MOST_VALUES)
         Y = _target_matrix(self.target, index)
-        return self._greedy(i, columns, k, index, Y, 0.5, n_swap_passes)
+        choose = partial(greedy_columns, n_swap_passes=n_swap_passes)
+        return self._greedy(i, columns, k, index, Y, choose)
 
     def alternatives(self, i: int, columns) -> list[np.ndarray]:
         """Whole sets to try in place of the columns of run i."""
@@ -90,14 +92,14 @@ class GreedyAdviser:
         else:
             needs = _main_directions(needs, _DIRECTIONS)
         if by == "company":
-            return self._greedy(i, columns, k, index, needs, 0.5)
+            return self._greedy(i, columns, k, index, needs, roughly_greedy_columns)
         nothing = np.empty(0, dtype=np.intp)
         scores = _scores(self._data, index, needs, weights, nothing)
         scores[columns] = -1
         best = np.argsort(-scores, kind="stable")[: k - len(columns)]
         return np.append(columns, best)
 
-    def _greedy(self, i, columns, k, index, Y, target_weight, n_swap_passes=0):
+    def _greedy(self, i, columns, k, index, Y, choose):
         data, weights = self._data, self._weights(i, index)
         start = np.asarray(columns, dtype=np.intp)
         most = max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // len(index))
@@ -108,15 +110,8 @@ class GreedyAdviser:
         if Y is not None:
             furthest = _FURTHEST * X.std(axis=0)
             np.clip(X, -furthest, furthest, out=X)
-        chosen = greedy_columns(
-            X,
-            k,
-            target=Y,
-            target_weight=target_weight,
-            sample_weight=weights,
-            start=np.searchsorted(candidates, start),
-            n_swap_passes=n_swap_passes,
-        )
+        start = np.searchsorted(candidates, start)
+        chosen = choose(X, k, target=Y, sample_weight=weights, start=start)
         return candidates[chosen]
 
     def _look(self, i, most_values, most_rows=None) -> np.ndarray:

@@ -314,14 +314,19 @@ class _Selected:
         self.kept: Tensor | None = None  # (r, n, k)
 
     def take(self, index: Tensor) -> Tensor:
-        """Values (r, b, k) of the rows of the given numbers (b,)."""
+        """Values (r, b, k) of the rows of the given numbers, (b,) or (r, b)."""
         if self.kept is None:
-            self.n_taken += len(index)
+            self.n_taken += index.shape[-1]
             n_bytes = 4 * self.n_rows * self.columns.numel()
             if self.n_taken <= self.n_rows or n_bytes > _SELECTED_BYTES:
                 return self._read(index)
             self.kept = self._read_all(index.device)
-        return self.kept.index_select(1, index)
+        if index.dim() == 1:
+            return self.kept.index_select(1, index)
+        r, k = self.columns.shape
+        first = self.n_rows * torch.arange(r, device=index.device)
+        places = (first.unsqueeze(-1) + index).flatten()
+        return self.kept.view(-1, k).index_select(0, places).view(r, -1, k)
 
     def _read_all(self, device) -> Tensor:
         r, k = self.columns.shape
@@ -332,19 +337,63 @@ class _Selected:
         return values
 
     def of(self, rows: Tensor) -> Tensor:
-        """Values (r, b, k) of rows (b, p)."""
-        return rows[:, self.columns].transpose(0, 1)
+        """Values (r, b, k) of rows (b, p) or (r, b, p)."""
+        if rows.dim() == 2:
+            return rows[:, self.columns].transpose(0, 1)
+        return torch.stack(
+            [own[:, c] for own, c in zip(rows, self.columns, strict=True)]
+        )
 
     def _read(self, index: Tensor) -> Tensor:
-        values = self.rows.take(index, self.columns.flatten())
-        return values.view(-1, *self.columns.shape).transpose(0, 1)
+        if index.dim() == 1:
+            values = self.rows.take(index, self.columns.flatten())
+            return values.view(-1, *self.columns.shape).transpose(0, 1)
+        own = zip(index, self.columns, strict=True)
+        return torch.stack([self.rows.take(i, columns) for i, columns in own])
+
+
+class _Part:
+    """Rows to draw from: numbers, and a row of weights for each run or None.
+
+    Parameters
+    ----------
+    index : int Tensor of shape (n,), or (r, n) for rows of each run's own
+    weights : Tensor of shape (r, n) or None
+    """
+
+    def __init__(self, index: Tensor, weights: Tensor | None):
+        self.index, self.weights = index, weights
+
+    def __len__(self):
+        return self.index.shape[-1]
+
+    def at(self, places: Tensor) -> _Part:
+        """The rows at some places."""
+        weights = None if self.weights is None else self.weights[:, places]
+        return _Part(self.index[..., places], weights)
+
+    def own(self) -> _Part:
+        """For each run the rows that have a weight, of the same mean.
+
+        So that no run has to compute what does not count. Runs of fewer rows than
+        others keep some that have none.
+        """
+        if self.weights is None:
+            return self
+        has_none = self.weights == 0
+        most = int((~has_none).sum(-1).max()) if len(self) else 0
+        if most == len(self):
+            return self
+        places = has_none.byte().argsort(dim=-1, stable=True)[:, :most]
+        weights = self.weights.gather(1, places) * (most / len(self))
+        return _Part(self.index[places.to(self.index.device)], weights)
 
 
 class TrainingBatches:
     """Shuffled batches of training rows, and the held-out rows.
 
     A batch is (X, target, weights), X of shape (b, p) or, of batches that
-    :meth:`select` has made, (r, b, k).
+    :meth:`select` has made, (r, b, k). There the rows may be each run's own.
 
     Parameters
     ----------
@@ -376,24 +425,35 @@ class TrainingBatches:
         self.source = rows
         self.selected: _Selected | None = None
         self.target = target
-        self.weights = weights
-        self.validation_weights = validation_weights
-        self.train_index = train_index
-        self.validation_index = validation_index
+        self.training = _Part(train_index, _of_rows(weights, train_index))
+        weights = _of_rows(validation_weights, validation_index)
+        self.held_out = _Part(validation_index, weights)
         self.batch_size = batch_size
         self.seed = seed
         self.n_train_batches = -(-len(train_index) // batch_size)
         self.has_validation = len(validation_index) > 0
 
+    def repeated(self, times: int) -> TrainingBatches:
+        """The same batches, for all runs several times."""
+        other = copy.copy(self)
+        for name in ("training", "held_out"):
+            part = getattr(self, name)
+            if part.weights is not None:
+                setattr(other, name, _Part(part.index, part.weights.repeat(times, 1)))
+        return other
+
     def select(self, columns: Tensor) -> TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
         other = copy.copy(self)
         other.selected = _Selected(self.source, columns)
+        # Whole rows of a file are read once for all runs.
+        if self.target is not None or self.source.resident is not None:
+            other.training, other.held_out = self.training.own(), self.held_out.own()
         return other
 
-    def _batch(self, index, weights) -> tuple[Tensor, Tensor, Tensor | None]:
-        index = index.to(self.source.device)
-        weights = None if weights is None else weights[:, index]
+    def _batch(self, part: _Part) -> tuple[Tensor, Tensor, Tensor | None]:
+        index = part.index.to(self.source.device)
+        weights = part.weights
         if self.target is not None:
             source = self.source if self.selected is None else self.selected
             return source.take(index), self.target[index], weights
@@ -410,34 +470,31 @@ class TrainingBatches:
         Batches differ by one row at most: a rest of one or two rows would be noise.
         """
         generator = torch.Generator().manual_seed(self.seed + epoch)
-        order = torch.randperm(len(self.train_index), generator=generator)
-        for index in self.train_index[order].tensor_split(self.n_train_batches):
-            yield self._batch(index, self.weights)
+        order = torch.randperm(len(self.training), generator=generator)
+        for places in order.tensor_split(self.n_train_batches):
+            yield self._batch(self.training.at(places))
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""
-        for index in self.validation_index.split(self._evaluation_rows()):
-            yield self._batch(index, self.validation_weights)
+        for places in torch.arange(len(self.held_out)).split(self._evaluation_rows()):
+            yield self._batch(self.held_out.at(places))
 
     def sample(self):
         """One batch of held-out rows, else of training rows."""
-        if self.has_validation:
-            index, weights = self.validation_index, self.validation_weights
-        else:
-            index, weights = self.train_index, self.weights
-        if len(index) > (most := self._evaluation_rows()):
-            index = index[torch.linspace(0, len(index) - 1, most).long()]
-        return self._batch(index, weights)
+        part = self.held_out if self.has_validation else self.training
+        if len(part) > (most := self._evaluation_rows()):
+            part = part.at(torch.linspace(0, len(part) - 1, most).long())
+        return self._batch(part)
 
     def rows(self, index):
-        """Yield (X, target, None) batches of the rows of the given numbers.
+        """Yield (X, target, None) batches of the rows of given numbers, (n,) or (r, n).
 
         Fewer than of those that need no gradient: what decoders make of them is to fit
         a cache.
         """
         most = min(_ASKED_ROWS, self._evaluation_rows())
-        for part in torch.as_tensor(index).split(most):
-            yield self._batch(part, None)
+        for own in torch.as_tensor(index).split(most, dim=-1):
+            yield self._batch(_Part(own, None))
 
     def _evaluation_rows(self) -> int:
         """Rows of a batch that needs no gradient, no larger than there is room for."""
@@ -446,6 +503,10 @@ class TrainingBatches:
             width = self.selected.columns.numel()
         affordable = _EVALUATION_BYTES // (4 * width)
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
+
+
+def _of_rows(weights: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if weights is None else weights[:, index]
 
 
 def split_rows(n: int, fraction: float, stratify, random_state):

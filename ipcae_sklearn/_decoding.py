@@ -19,8 +19,8 @@ from torch.optim.adamw import adamw
 
 from ipcae_sklearn._modules import trainable
 
-# X (b, p) or the values of some columns (r, b, k), target (b, ...) and weights (r, b),
-# None for equal weights
+# X (b, p) or the values of some columns (r, b, k), target (b, ...) or (r, b, ...), and
+# weights (r, b), None for equal weights
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -37,7 +37,11 @@ class Loss(Protocol):
 
 
 class Batches(Protocol):
-    """Where the rows come from; all runs see the same ones."""
+    """Where the rows come from.
+
+    The search of all runs reads the same ones; where columns are selected, rows may be
+    each run's own, with the targets (r, b, ...).
+    """
 
     n_train_batches: int
     has_validation: bool
@@ -45,6 +49,10 @@ class Batches(Protocol):
 
     def select(self, columns: Tensor) -> Batches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
+        ...
+
+    def repeated(self, times: int) -> Batches:
+        """The same batches, for all runs several times."""
         ...
 
     def train(self, epoch: int) -> Iterator[Batch]:
@@ -60,7 +68,7 @@ class Batches(Protocol):
         ...
 
     def rows(self, index: np.ndarray) -> Iterator[Batch]:
-        """Yield the rows of the given numbers."""
+        """Yield the rows of the given numbers, (n,) or (r, n)."""
         ...
 
 
@@ -252,8 +260,9 @@ def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarr
     return (torch.stack(losses, -1) - reference.unsqueeze(-1)).cpu().numpy()
 
 
+@torch.no_grad()
 def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
-    """What the decoder still wants to know of some rows: (r, len(index), h).
+    """What the decoders still want to know of rows with the numbers (r, n): (r, n, h).
 
     The gradient of each row's loss for what the decoder's first layer makes of its
     inputs. A new input x would enter there, so a column that goes with it is one that
@@ -265,11 +274,9 @@ def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
     for selected, target, _ in batches.select(columns).rows(index):
         gradients = []
         for mask in masks:
-            with torch.no_grad():
-                entered = model.enter(selected * mask)
-            entered.requires_grad_()
-            value = loss(model.decoder.leave(entered), target).sum()
-            gradients += torch.autograd.grad(value, entered)
+            entered = model.enter(selected * mask)
+            output, pullback = model.decoder.leave_with_pullback(entered)
+            gradients.append(pullback(loss.with_gradient(output, target)[1])[0])
         parts.append(torch.stack(gradients).mean(0))
     model.train()
     return torch.cat(parts, dim=1).cpu().numpy()

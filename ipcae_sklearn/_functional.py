@@ -341,7 +341,7 @@ class SquaredError:
 
 
 class CrossEntropy:
-    """Cross-entropy of each row: (r, b, m), class indices (b,) -> (r, b)."""
+    """Cross-entropy of each row: (r, b, m), class indices (b,) or (r, b) -> (r, b)."""
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return self._with_log_probability(output, target)[0]
@@ -356,7 +356,7 @@ class CrossEntropy:
     def _with_log_probability(output, target):
         # On a processor torch is several times slower along a last axis of few classes.
         log_probability = torch.log_softmax(output.mT, 1)  # (r, m, b)
-        index = target.expand(len(output), 1, -1)
+        index = target.unsqueeze(-2).expand(len(output), 1, -1)
         loss = log_probability.gather(1, index).squeeze(1).neg_()
         return loss, log_probability, index
 

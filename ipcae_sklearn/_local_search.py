@@ -7,7 +7,7 @@ not help, for columns that the decoder asks for. A new decoder is trained on eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -16,8 +16,6 @@ import torch
 from torch import nn
 
 from ipcae_sklearn._decoding import (
-    Batch,
-    Batches,
     InputMasks,
     NonFiniteLossError,
     importances,
@@ -151,13 +149,11 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
         return list(columns)
     trials = _Trials(model, batches, loss, options, seeds)
     rows = [adviser.rows(i) for i in range(len(columns))]
-    every = np.unique(np.concatenate(rows))
-    needs = trials.ask(columns, [kept, kept], every)[_STAND_IN]
-    found = []
-    for i, (own, stays) in enumerate(zip(columns, kept, strict=True)):
-        wanted = needs[i][np.searchsorted(every, rows[i])]
-        found.append(_replaced(adviser, i, own, stays, wanted, _BY_UNTRIED))
-    return found
+    needs = trials.ask(columns, [kept, kept], rows)[_STAND_IN]
+    return [
+        _replaced(adviser, i, *own, _BY_UNTRIED)
+        for i, own in enumerate(zip(columns, kept, needs, strict=True))
+    ]
 
 
 def _replaced(adviser, i, columns, kept, needs, by: By) -> np.ndarray:
@@ -203,20 +199,13 @@ def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
     those for company and, by itself, those for stand-ins.
     """
     kept = [[_kept(own, kind) for own in best] for kind in (_COMPANY, _STAND_IN)]
+    columns = [own.columns for own in best]
     rows = [adviser.rows(i) for i in range(len(best))]
-    every = np.unique(np.concatenate(rows))
-    needs = trials.ask([own.columns for own in best], kept, every)
+    needs = trials.ask(columns, kept, rows)
     return [
         [
-            _replaced(
-                adviser,
-                i,
-                own.columns,
-                kept[kind][i],
-                needs[kind][i][np.searchsorted(every, rows[i])],
-                _BY[kind],
-            )
-            for i, own in enumerate(best)
+            _replaced(adviser, i, *own, _BY[kind])
+            for i, own in enumerate(zip(columns, kept[kind], needs[kind], strict=True))
         ]
         for kind in (_COMPANY, _STAND_IN)
     ]
@@ -243,7 +232,7 @@ class _Trials:
         self.model = ConcreteAutoencoder(nn.Identity(), decoder, model.k * 2)
         self.device = model.row_mask.device
         self.model.to(self.device).train()
-        self.batches: Batches = _Repeated(batches, 2)
+        self.batches = batches.repeated(2)
         self.loss, self.options = loss, options
         # A trained decoder already knows its own columns.
         self.untrained = model.untrained * 2
@@ -267,8 +256,10 @@ class _Trials:
             own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
         return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
 
-    def ask(self, columns, kept, index) -> np.ndarray:
-        """What decoders on the columns kept want to know of rows: (2, r, n_rows, h)."""
+    def ask(self, columns, kept, rows) -> list[list[np.ndarray]]:
+        """What decoders on the columns kept want to know of each run's rows: for each
+        kind r arrays (n_rows, h).
+        """
         table = padded([*columns] * 2, self.model)
         stays = torch.zeros(table.shape, device=self.device, dtype=torch.float32)
         for row, own in zip(stays, [*kept[0], *kept[1]], strict=True):
@@ -278,42 +269,16 @@ class _Trials:
             return stays.unsqueeze(1) * self.masks()
 
         self._train(table, self.n_asking, mask)
+        rows = [*rows] * 2
+        most = max(map(len, rows))  # a run with fewer repeats some, to no effect
+        index = np.stack([np.resize(own, most) for own in rows])
         own = self.model, self.batches, self.loss
-        masks = [mask() for _ in range(_MASKS)]
-        needs = unmet_needs(*own, table, index, masks)
-        return needs.reshape(2, self.n_runs, *needs.shape[1:])
+        needs = unmet_needs(*own, table, index, [mask() for _ in range(_MASKS)])
+        of_runs = [n[: len(own)] for n, own in zip(needs, rows, strict=True)]
+        return [of_runs[: self.n_runs], of_runs[self.n_runs :]]
 
     def _train(self, columns, n_steps, mask=None) -> None:
         for i, state in enumerate(self.untrained):
             self.model.decoder.load_run_state(i, state)
         own = self.model, self.batches, self.loss, self.options
         train_decoder(*own, columns, n_steps, mask)
-
-
-class _Repeated:
-    """Batches with the weights of all runs several times."""
-
-    def __init__(self, batches, times):
-        self.batches, self.times = batches, times
-        self.n_train_batches = batches.n_train_batches
-        self.has_validation = batches.has_validation
-        self.seed = batches.seed
-
-    def _repeat(self, batch: Batch) -> Batch:
-        X, target, weights = batch
-        return X, target, None if weights is None else weights.repeat(self.times, 1)
-
-    def select(self, columns) -> Batches:
-        return _Repeated(self.batches.select(columns), self.times)
-
-    def train(self, epoch) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.train(epoch))
-
-    def validation(self) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.validation())
-
-    def sample(self) -> Batch:
-        return self._repeat(self.batches.sample())
-
-    def rows(self, index) -> Iterator[Batch]:
-        return map(self._repeat, self.batches.rows(index))

@@ -176,30 +176,35 @@ class MLPDecoder(nn.Module):
 
     def with_pullback(self, z: Tensor) -> tuple[Tensor, Pullback]:
         """(r, b, k) -> (r, b, m), and its pullback."""
-        first, *others = self.layers
-        z, pullback_of_first = first.with_pullback(z)
-        pullbacks = []
-        for layer in others:
-            z, pullback_of_layer = layer.with_pullback(z)
-            pullbacks.append(pullback_of_layer)
+        h, pullback_to_input = self.layers[0].with_pullback(z)
+        value, pullback_to_h = self.leave_with_pullback(h)
 
         def pullback(grad, to_input=True):
-            parts = []
-            for pullback_of_layer in reversed(pullbacks):
-                grad, own = pullback_of_layer(grad)
-                parts.append(own)
-            grad, own = pullback_of_first(grad, to_input)
-            return grad, [g for part in (own, *reversed(parts)) for g in part]
+            grad, others = pullback_to_h(grad)
+            grad, own = pullback_to_input(grad, to_input)
+            return grad, own + others
 
-        return z, pullback
+        return value, pullback
 
     def enter(self, z: Tensor) -> Tensor:
         """What the first linear layer makes of the inputs: (r, b, k) -> (r, b, h)."""
         return self.layers[0](z)
 
-    def leave(self, h: Tensor) -> Tensor:
-        """The rest of :meth:`forward`: (r, b, h) -> (r, b, m)."""
-        return self.layers[1:](h)
+    def leave_with_pullback(self, h: Tensor) -> tuple[Tensor, Pullback]:
+        """The rest of :meth:`with_pullback`: (r, b, h) -> (r, b, m)."""
+        pullbacks = []
+        for layer in self.layers[1:]:
+            h, pullback_of_layer = layer.with_pullback(h)
+            pullbacks.append(pullback_of_layer)
+
+        def pullback(grad):
+            parts = []
+            for pullback_of_layer in reversed(pullbacks):
+                grad, own = pullback_of_layer(grad)
+                parts = own + parts
+            return grad, parts
+
+        return h, pullback
 
     def run_state(self, i: int) -> dict[str, Tensor]:
         """Copy of the state of run i, without the padding of its inputs."""
@@ -291,9 +296,9 @@ class CustomDecoder(nn.Module):
         """All of :meth:`forward`: which layer is the first, is not known."""
         return self(z)
 
-    def leave(self, h: Tensor) -> Tensor:
+    def leave_with_pullback(self, h: Tensor) -> tuple[Tensor, Pullback]:
         """Nothing is left to do."""
-        return h
+        return h, lambda grad: (grad, [])
 
     def repeated(self, times: int) -> CustomDecoder:
         """A decoder with all runs of this one, several times."""

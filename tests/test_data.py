@@ -563,6 +563,84 @@ def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatc
                 assert torch.equal(values, rows[:, columns].transpose(0, 1))
 
 
+def own_rows_case(form, target, tmp_path):
+    """Batches of three runs that see 20, 20 and 19 of 30 rows, and hold out others."""
+    X = sparse_like()
+    array = memory_mapped(X, tmp_path) if form == "memmap" else X
+    weights = torch.arange(1.0, 41).repeat(3, 1)
+    weights[0, 10:20] = weights[1, 20:30] = weights[2, 29:40] = 0
+    weights /= weights[:, 10:].mean(1, keepdim=True)
+    held_out = torch.zeros(3, 40)
+    held_out[0, :4] = held_out[1, 4:7] = held_out[2, 7:10] = 2
+    return make_rows(array), TrainingBatches(
+        make_rows(array),
+        target,
+        torch.arange(10, 40),
+        torch.arange(10),
+        weights=weights,
+        validation_weights=held_out,
+        batch_size=11,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("form", ["resident", "memmap"])
+@pytest.mark.parametrize("with_target", [True, False])
+def test_of_selected_columns_a_run_gets_the_rows_that_count_for_it(
+    form, with_target, tmp_path
+):
+    target = torch.arange(40) if with_target else None
+    rows, batches = own_rows_case(form, target, tmp_path)
+    columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
+    selected = batches.select(columns)
+    own = with_target or form == "resident"
+    for epoch in range(3):
+        seen = [{}, {}, {}]
+        n_rows = 0
+        for values, targets, weights in selected.train(epoch):
+            n_rows += values.shape[1]
+            if not with_target:  # which row is it? one that is equal to it
+                every = rows.take(torch.arange(40))
+                targets = targets.expand(3, *targets.shape[-2:])
+                equal = (targets.unsqueeze(-2) == every).all(-1)
+                targets = equal.float().argmax(-1)
+            for i in range(3):
+                expected = rows.take(targets[i], columns[i])
+                assert torch.equal(values[i], expected)
+                pairs = zip(targets[i].tolist(), weights[i].tolist(), strict=True)
+                seen[i] |= {number: w for number, w in pairs if w > 0}
+        assert n_rows == (20 if own else 30)
+        for i, found in enumerate(seen):
+            original = batches.training.weights[i]
+            numbers = (10 + original.nonzero().flatten()).tolist()
+            assert sorted(found) == numbers
+            # The mean over the rows is as before.
+            total = original.sum().item() / 30
+            assert sum(found.values()) / n_rows == pytest.approx(total, rel=1e-5)
+    ((values, targets, weights),) = selected.validation()
+    assert weights.shape == ((3, 4) if own else (3, 10))
+    if with_target:
+        assert targets[0].tolist() == [0, 1, 2, 3]
+        assert set(targets[1, :3].tolist()) == {4, 5, 6}
+    assert (weights > 0).sum(1).tolist() == [4, 3, 3]
+
+
+def test_batches_repeated_are_for_all_runs_several_times(tmp_path):
+    _, batches = own_rows_case("resident", torch.arange(40), tmp_path)
+    columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
+    once = batches.select(columns)
+    twice = batches.repeated(2).select(columns.repeat(2, 1))
+    pairs = zip(
+        [*once.train(1), *once.validation(), once.sample()],
+        [*twice.train(1), *twice.validation(), twice.sample()],
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        for own, both in zip(ours, theirs, strict=True):
+            assert torch.equal(own, both[:3]) and torch.equal(own, both[3:])
+    assert make_batches().repeated(2).training.weights is None
+
+
 def test_rows_to_reconstruct_are_read_once(monkeypatch):
     monkeypatch.setattr(_data, "_RESIDENT_BYTES", 0)
     read, original = [], Rows._read

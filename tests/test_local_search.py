@@ -352,7 +352,8 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
     columns = padded([np.array([0, 3])], case.model)
     index = np.arange(60)
     masks = [torch.tensor([[[1.0, 0.5]]])]
-    needs = unmet_needs(case.model, case.batches, case.loss, columns, index, masks)
+    own = case.model, case.batches, case.loss, columns
+    needs = unmet_needs(*own, index[np.newaxis], masks)
     ((batch, target, _),) = case.batches.rows(index)
     selected = (batch[:, columns] * masks[0]).transpose(0, 1)
     weight = torch.zeros(16, requires_grad=True)  # of a new input, column 4
@@ -393,4 +394,5 @@ def test_entering_and_leaving_a_decoder_is_going_through_it(custom):
     if custom:
         decoder = CustomDecoder(lambda n, m: torch.nn.Linear(n, m), [3], 2)
     Z = torch.randn(1, 5, 3, generator=generators[0])
-    torch.testing.assert_close(decoder.leave(decoder.enter(Z)), decoder(Z))
+    output, _ = decoder.leave_with_pullback(decoder.enter(Z))
+    torch.testing.assert_close(output, decoder(Z))

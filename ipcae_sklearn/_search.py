@@ -19,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
-from ipcae_sklearn._data import column_statistics
+from ipcae_sklearn._data import column_statistics, is_memory_mapped
 from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import (
     CAESelector,
@@ -111,7 +111,14 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         data = selector._check_search(X, y, sample_weight)
         sizes = _sizes(ks, data[0])
         folds = self._split(data, y, groups)
-        search = _Search(selector, data, *indexable(X, y), scorer, self.scoring is None)
+        search = _Search(
+            selector,
+            data,
+            *indexable(X, y),
+            scorer,
+            own=self.scoring is None,
+            in_memory=not is_memory_mapped(data[0]),
+        )
         scores, *seconds = self._cross_validate(search, sizes, folds)
         results = _as_results(sizes, ks, scores, *seconds)
         best = self._choose(sizes, scores)
@@ -289,6 +296,7 @@ class _Search:
     y: object
     scorer: Callable
     own: bool  # whether the scorer is the selector's own score
+    in_memory: bool  # and not a file that is read batch by batch
 
 
 def _take(data, rows):
@@ -364,8 +372,11 @@ def _weights_in(rows, n, weights) -> np.ndarray:
 def _fit_and_score(search, cases, columns) -> list[tuple]:
     """Test score, seconds to fit and seconds to score of each case (k, fold)."""
     started = time.perf_counter()
+    X, *rest = search.data
+    if search.in_memory and is_memory_mapped(X):  # by joblib, on the way to a worker
+        X = np.array(X)
     trains = [(k, fold.train) for k, fold in cases]
-    fitted = search.selector._fit_cases(search.data, trains, columns)
+    fitted = search.selector._fit_cases((X, *rest), trains, columns)
     seconds = (time.perf_counter() - started) / len(cases)
     values = []
     for estimator, (_, fold) in zip(fitted, cases, strict=True):

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedK
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ipcae_sklearn import CAESelector, CAESelectorCV, IPCAESelector, IPCAESelectorCV
+from ipcae_sklearn._data import is_memory_mapped
 from ipcae_sklearn._search import _GROUP_BYTES, _group_cases, _Search
 from ipcae_sklearn.datasets import make_blocks, make_linear
 
@@ -224,7 +225,7 @@ def test_bad_parameter_is_named(options, name, digits):
 
 def groups_of(ks, X, trains, weights=None, **parameters):
     data = X, None, "reconstruction", weights
-    search = _Search(selector(**parameters), data, X, None, None, True)
+    search = _Search(selector(**parameters), data, X, None, None, True, True)
     return _group_cases(ks, trains, search)
 
 
@@ -484,3 +485,20 @@ def test_settings_of_scikit_learn_reach_the_workers():
     with config_context(assume_finite=True):
         search.fit(X)
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], 1.0)
+
+
+class _WantsMemory(IPCAESelector):
+    def _fit_cases(self, data, cases, columns=None):
+        assert not is_memory_mapped(data[0])
+        return super()._fit_cases(data, cases, columns)
+
+
+def test_data_in_memory_are_so_in_the_workers():
+    # joblib hands large arrays to workers as memory-mapped files, which would be read
+    # batch by batch.
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    estimator = _WantsMemory(max_iter=2, tuning_iter=1, random_state=0)
+    search = IPCAESelectorCV((1, 2), estimator=estimator, cv=2, n_jobs=2)
+    with parallel_config("loky", max_nbytes=100):
+        search.fit(X)
+    assert search.best_k_ in (1, 2)

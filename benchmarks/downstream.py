@@ -280,7 +280,8 @@ def main():
         columns, extra = select(method, protocol, split, k, seed, regression)
         seconds = time.perf_counter() - started
         scores = judge(split, columns, protocol, seed, regression)
-        results.add(**key, seconds=seconds, **scores, **extra)
+        kept = np.sort(columns).tolist()
+        results.add(**key, seconds=seconds, **scores, **extra, columns=kept)
         shown = {metric: round(float(value), 4) for metric, value in scores.items()}
         print(f"{i + 1}/{len(todo)}", *key.values(), f"{seconds:.1f} s", shown)
 

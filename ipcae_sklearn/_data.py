@@ -11,6 +11,7 @@ import mmap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -72,6 +73,13 @@ def _memory_map(X) -> np.memmap | None:
 def is_memory_mapped(X) -> bool:
     """Whether an array is a view of a memory-mapped file."""
     return _memory_map(X) is not None
+
+
+def in_memory(X):
+    """A copy of a memory-mapped array, if it is to be kept in memory; else X itself."""
+    if is_memory_mapped(X) and 4 * X.size <= _RESIDENT_BYTES:
+        return np.array(X)
+    return X
 
 
 def _let_go(X) -> None:
@@ -287,7 +295,7 @@ class Rows:
 
     def take(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
         """Rows of the given numbers, (b,) -> (b, p), or their values in some columns
-        (m,), (b, m).
+        (m,), (b, m). If all are in memory, whole rows of (r, b), too.
         """
         if self.resident is not None:
             if columns is None:
@@ -337,12 +345,8 @@ class _Selected:
         return values
 
     def of(self, rows: Tensor) -> Tensor:
-        """Values (r, b, k) of rows (b, p) or (r, b, p)."""
-        if rows.dim() == 2:
-            return rows[:, self.columns].transpose(0, 1)
-        return torch.stack(
-            [own[:, c] for own, c in zip(rows, self.columns, strict=True)]
-        )
+        """Values (r, b, k) of rows (b, p)."""
+        return rows[:, self.columns].transpose(0, 1)
 
     def _read(self, index: Tensor) -> Tensor:
         if index.dim() == 1:
@@ -372,21 +376,66 @@ class _Part:
         weights = None if self.weights is None else self.weights[:, places]
         return _Part(self.index[..., places], weights)
 
-    def own(self) -> _Part:
-        """For each run the rows that have a weight, of the same mean.
+    def repeated(self, times: int) -> _Part:
+        """The same rows for all runs several times."""
+        weights = None if self.weights is None else self.weights.repeat(times, 1)
+        return _Part(self.index, weights)
 
-        So that no run has to compute what does not count. Runs of fewer rows than
-        others keep some that have none.
+    @cached_property
+    def _parting(self) -> Tensor | None:
+        """The weights, if some rows have none in some run."""
+        if self.weights is None or bool((self.weights > 0).all()):
+            return None
+        return self.weights
+
+    @cached_property
+    def own(self) -> _Part:
+        """For each run the rows that count, and others if it has fewer than some."""
+        weights = self._parting
+        if weights is None:
+            return self
+        places, n_rows = _first_those_that_count(weights, torch.arange(len(self)))
+        places = places[:, : int(n_rows.max())]
+        weights = weights.gather(1, places.to(weights.device))
+        return _Part(self.index[places], weights)
+
+    def split(self, order: Tensor, n_batches: int) -> Iterator[_Part]:
+        """Batches that differ by one row at most."""
+        for places in order.tensor_split(n_batches):
+            yield self.at(places)
+
+    def split_by_run(self, order: Tensor, n_batches: int) -> Iterator[_Part]:
+        """The same of the rows that count for each run, independent of the others.
+
+        So that no run has to compute what does not count. A batch that is shorter than
+        others is made up with rows that have no weight in it; the weights of all are
+        such that their mean over a batch counts each row as much as before.
         """
-        if self.weights is None:
-            return self
-        has_none = self.weights == 0
-        most = int((~has_none).sum(-1).max()) if len(self) else 0
-        if most == len(self):
-            return self
-        places = has_none.byte().argsort(dim=-1, stable=True)[:, :most]
-        weights = self.weights.gather(1, places) * (most / len(self))
-        return _Part(self.index[places.to(self.index.device)], weights)
+        weights = self._parting
+        if weights is None:
+            yield from self.split(order, n_batches)
+            return
+        places, n_rows = _first_those_that_count(weights, order)
+        batch = torch.arange(n_batches)
+        size, n_longer = n_rows[:, None] // n_batches, n_rows[:, None] % n_batches
+        first = size * batch + torch.minimum(batch, n_longer)  # (r, n_batches)
+        size = size + (batch < n_longer)
+        most = int(size.max())
+        within = torch.arange(most)
+        at = (first[..., None] + within).clamp_(max=len(self) - 1)
+        at = places.gather(1, at.flatten(1)).view_as(at)  # (r, n_batches, most)
+        share = (within < size[..., None]) * (n_batches * most / len(self))
+        device = weights.device
+        for own, own_share in zip(at.unbind(1), share.unbind(1), strict=True):
+            own_weights = weights.gather(1, own.to(device)) * own_share.to(device)
+            yield _Part(self.index[own], own_weights)
+
+
+def _first_those_that_count(weights: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """For each run the places in this order (r, n), and how many have a weight (r,)."""
+    counts = weights.cpu()[:, order] > 0
+    last = (~counts).byte().argsort(dim=-1, stable=True)
+    return order[last], counts.sum(-1)
 
 
 class TrainingBatches:
@@ -424,6 +473,7 @@ class TrainingBatches:
     ):
         self.source = rows
         self.selected: _Selected | None = None
+        self.by_run = False
         self.target = target
         self.training = _Part(train_index, _of_rows(weights, train_index))
         weights = _of_rows(validation_weights, validation_index)
@@ -436,19 +486,18 @@ class TrainingBatches:
     def repeated(self, times: int) -> TrainingBatches:
         """The same batches, for all runs several times."""
         other = copy.copy(self)
-        for name in ("training", "held_out"):
-            part = getattr(self, name)
-            if part.weights is not None:
-                setattr(other, name, _Part(part.index, part.weights.repeat(times, 1)))
+        other.training = self.training.repeated(times)
+        other.held_out = self.held_out.repeated(times)
         return other
 
     def select(self, columns: Tensor) -> TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
         other = copy.copy(self)
         other.selected = _Selected(self.source, columns)
-        # Whole rows of a file are read once for all runs.
-        if self.target is not None or self.source.resident is not None:
-            other.training, other.held_out = self.training.own(), self.held_out.own()
+        # What is not in memory is read once for all runs.
+        other.by_run = self.source.resident is not None
+        if other.by_run:
+            other.held_out = self.held_out.own
         return other
 
     def _batch(self, part: _Part) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -471,8 +520,9 @@ class TrainingBatches:
         """
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
-        for places in order.tensor_split(self.n_train_batches):
-            yield self._batch(self.training.at(places))
+        split = self.training.split_by_run if self.by_run else self.training.split
+        for part in split(order, self.n_train_batches):
+            yield self._batch(part)
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""
@@ -499,8 +549,11 @@ class TrainingBatches:
     def _evaluation_rows(self) -> int:
         """Rows of a batch that needs no gradient, no larger than there is room for."""
         width = self.source.n_features
-        if self.selected is not None and self.target is not None:
-            width = self.selected.columns.numel()
+        if self.selected is not None:
+            if self.target is not None:
+                width = self.selected.columns.numel()
+            elif self.held_out.index.dim() > 1:  # each run has targets of its own
+                width *= len(self.selected.columns)
         affordable = _EVALUATION_BYTES // (4 * width)
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
 

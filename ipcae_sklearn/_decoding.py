@@ -129,13 +129,23 @@ class _AdamWGroup:
         ]
 
     def step(self, gradients) -> None:
+        state = self.means, self.squares, self.steps
+        every = zip(self.parameters, gradients, *state, strict=True)
+        # What has no gradient stays as it is.
+        live = [own for own in every if own[1] is not None]
+        if not live:
+            return
+        parameters, gradients, means, squares, steps = map(
+            list, zip(*live, strict=True)
+        )
+        gradients = list(map(_laid_out_as, parameters, gradients))
         adamw(
-            self.parameters,
-            list(gradients),
-            self.means,
-            self.squares,
+            parameters,
+            gradients,
+            means,
+            squares,
             [],
-            self.steps,
+            steps,
             fused=True,
             amsgrad=False,
             beta1=0.9,
@@ -145,6 +155,13 @@ class _AdamWGroup:
             eps=1e-8,
             maximize=False,
         )
+
+
+def _laid_out_as(parameter: Tensor, grad: Tensor) -> Tensor:
+    """The gradient in the order of the parameter's memory, in which both are read."""
+    if grad.stride() == parameter.stride():
+        return grad
+    return torch.empty_like(parameter).copy_(grad)
 
 
 @torch.no_grad()

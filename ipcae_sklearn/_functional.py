@@ -35,11 +35,11 @@ def by_autograd(
     function: Callable[..., Tensor],
     inputs: Sequence[Tensor] = (),
     parameters: Sequence[Tensor] = (),
-) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+) -> tuple[Tensor, Callable[[Tensor], tuple]]:
     """``function(*inputs)``, and its pullback by torch's record of what it computes.
 
     The pullback returns the gradients of the inputs, then those of the parameters,
-    which the function knows by itself.
+    which the function knows by itself; None for those that it does not depend on.
     """
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in inputs]
@@ -47,7 +47,7 @@ def by_autograd(
     leaves += parameters
 
     def pullback(grad):
-        return torch.autograd.grad(value, leaves, grad, materialize_grads=True)
+        return torch.autograd.grad(value, leaves, grad, allow_unused=True)
 
     return value.detach(), pullback
 
@@ -115,8 +115,7 @@ def _exponentials(logits, gumbel, temperature) -> tuple[Tensor, Tensor]:
 
 def _exponentials_of_part(logits, gumbel, temperature) -> Tensor:
     z = logits + gumbel
-    largest = z.amax(-1, keepdim=True).div_(-temperature)
-    torch.add(largest, z, alpha=1 / temperature, out=z)
+    z.sub_(z.amax(-1, keepdim=True)).div_(temperature)
     return z.clamp_(min=-_TAIL).exp_()
 
 
@@ -186,11 +185,13 @@ def select(
         selected = relaxed.view(r, k, -1).mT
 
     def pullback(grad):
+        nonlocal E
+        own, E = E, None  # once: where it is large the gradient takes its place
         grad = grad.mT.reshape(r * k, -1) / (total * temperature)
         # dM = gradᵀ X, then through the softmax: M (dM - sum_j M dM) / τ. The sum
         # over p columns equals one over b rows, of grad times the relaxed features.
         inner = torch.linalg.vecdot(grad, relaxed).unsqueeze(-1)
-        return _through_softmax(E, grad, X, inner).view(r, k, -1)
+        return _through_softmax(own, grad, X, inner).view(r, k, -1)
 
     return selected, pullback
 

@@ -20,7 +20,7 @@ _DEAD = np.finfo(np.float64).eps
 _TIE = 1e-10
 # A swap has to explain this share of T more than the column it takes out.
 _PROGRESS = 1e-12
-# Share of the mean squared column that is added to each, where digits do not matter.
+# Share of its square that is added to each column, where digits do not matter.
 _RIDGE = 1e-9
 # Gains are squares: rounding alone makes about eps² of them.
 _NOTHING = 1e-28
@@ -122,16 +122,19 @@ def greedy_columns(
 
 
 def roughly_greedy_columns(X, k, *, target, sample_weight, start) -> np.ndarray:
-    """:func:`greedy_columns` with half of its digits, for a fifth of the time.
+    """:func:`greedy_columns` with half of its digits, faster where rows are many.
 
-    For a target that is uncertain itself, and columns of similar scale. Gram matrices
-    stand for the data, with a ridge that keeps them positive definite.
+    For a target that is uncertain itself. A Gram matrix stands for the data, with a
+    ridge that keeps it positive definite.
 
     Parameters
     ----------
     X, k, target, sample_weight, start
         As for :func:`greedy_columns`; X and target are matrices of numbers.
     """
+    if len(X) < 2 * X.shape[1]:
+        options = {"target": target, "sample_weight": sample_weight, "start": start}
+        return greedy_columns(X, k, **options)
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
     share = weight / weight.sum()
     A, Y = (
@@ -139,7 +142,10 @@ def roughly_greedy_columns(X, k, *, target, sample_weight, start) -> np.ndarray:
         for block in (X.astype(np.float64), target)
     )
     gram = A.T @ A
-    gram[np.diag_indices_from(gram)] += _RIDGE * np.trace(gram) / len(gram) or 1.0
+    squares = np.diag(gram)
+    nothing = _RIDGE * squares.mean() or 1.0  # for a constant column
+    ridged = np.where(squares > 0, squares * (1 + _RIDGE), nothing)
+    gram[np.diag_indices_from(gram)] = ridged
     R = cholesky(gram)
     explained = solve_triangular(R, A.T @ Y, trans="T")
     T = np.hstack([explained / (np.linalg.norm(Y) or 1.0), R / np.linalg.norm(R)])

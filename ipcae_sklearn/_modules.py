@@ -23,8 +23,8 @@ _EPSILON = 1e-5  # of the layer normalisation, torch's own
 
 # Turns the gradient of a module's output into that of its input (None for a module
 # without one, and where it is called with ``to_input=False``) and of its parameters,
-# in the order of :func:`trainable`.
-Pullback = Callable[..., tuple[Tensor | None, list[Tensor]]]
+# in the order of :func:`trainable` (None for a user's that have no use).
+Pullback = Callable[..., tuple[Tensor | None, list[Tensor | None]]]
 
 MAPS = ("shared", "per_row", "full", "diagonal", "scalar")
 

@@ -116,6 +116,8 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     if len(parts) > 1 or weights is not None:
         weights = weights or [np.ones(len(rows)) for rows in rows_of_cases]
         runs.weights = _spread(rows_of_cases, train, weights, n_init)
+        counts = (runs.weights[:, runs.train_rows] > 0).any(axis=0)
+        runs.train_rows = runs.train_rows[counts]
         # Batches are drawn from the rows of all cases: 1 in the mean over these.
         runs.weights /= runs.weights[:, runs.train_rows].mean(axis=1, keepdims=True)
         runs.validation_weights = _spread(rows_of_cases, held_out, weights, n_init)

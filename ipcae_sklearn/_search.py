@@ -19,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
-from ipcae_sklearn._data import column_statistics, is_memory_mapped
+from ipcae_sklearn._data import column_statistics, in_memory, is_memory_mapped
 from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import (
     CAESelector,
@@ -373,8 +373,8 @@ def _fit_and_score(search, cases, columns) -> list[tuple]:
     """Test score, seconds to fit and seconds to score of each case (k, fold)."""
     started = time.perf_counter()
     X, *rest = search.data
-    if search.in_memory and is_memory_mapped(X):  # by joblib, on the way to a worker
-        X = np.array(X)
+    if search.in_memory:  # joblib may have mapped them, on the way to a worker
+        X = in_memory(X)
     trains = [(k, fold.train) for k, fold in cases]
     fitted = search.selector._fit_cases((X, *rest), trains, columns)
     seconds = (time.perf_counter() - started) / len(cases)
@@ -518,9 +518,10 @@ class IPCAESelectorCV(_BaseSelectorCV):
     Notes
     -----
     In the search the scales of the columns, those of a regression's targets and the
-    list of classes come from all rows, those of the test fold included; batches are
-    drawn from the rows of all folds trained together (rows that a run must not see
-    have no weight in it). So scores differ from those of single fits as two seeds do.
+    list of classes come from all rows, those of the test fold included; while columns
+    are searched for, batches are drawn from the rows of all folds trained together
+    (rows that a run must not see have no weight in it). So scores differ from those of
+    single fits as two seeds do.
     Columns that are constant in the training rows of any fold are left out in all; the
     weights of "balanced" classes come from the training rows of each fold. A
     ``decoder`` with batch normalisation does see the rows of the test fold.

@@ -287,9 +287,7 @@ def train(
     model : ConcreteAutoencoder
         On the device of the batches. Left in the state of the results.
     batches : Batches
-    loss : callable
-        ``loss(output (r, b, m), target (b, ...))`` returns the loss of each row,
-        (r, b).
+    loss : Loss
     options : TrainingOptions
     seeds : sequence of r ints
         Seeds of the runs' noise.
@@ -533,7 +531,7 @@ def _relaxed(model, X, options, noise, temperature):
     def pullback(grad):
         grad = pullback_of_selected(grad)
         if of_diversity is not None:
-            grad = grad - options.diversity * of_diversity()
+            grad = grad.add_(of_diversity(), alpha=-options.diversity)
         return pullback_of_logits(grad)[1]
 
     return selected, pullback

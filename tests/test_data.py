@@ -1,5 +1,6 @@
 """From arrays to batches: statistics, splits, targets, errors that name a column."""
 
+import copy
 import re
 import tracemalloc
 from itertools import chain
@@ -567,6 +568,7 @@ def own_rows_case(form, target, tmp_path):
     """Batches of three runs that see 20, 20 and 19 of 30 rows, and hold out others."""
     X = sparse_like()
     array = memory_mapped(X, tmp_path) if form == "memmap" else X
+    array = scipy.sparse.csr_matrix(X) if form == "csr" else array
     weights = torch.arange(1.0, 41).repeat(3, 1)
     weights[0, 10:20] = weights[1, 20:30] = weights[2, 29:40] = 0
     weights /= weights[:, 10:].mean(1, keepdim=True)
@@ -584,7 +586,13 @@ def own_rows_case(form, target, tmp_path):
     )
 
 
-@pytest.mark.parametrize("form", ["resident", "memmap"])
+def rows_equal_to(targets, rows):
+    """Numbers of the rows that are equal to these."""
+    every = rows.take(torch.arange(40))
+    return (targets.unsqueeze(-2) == every).all(-1).float().argmax(-1)
+
+
+@pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
 @pytest.mark.parametrize("with_target", [True, False])
 def test_of_selected_columns_a_run_gets_the_rows_that_count_for_it(
     form, with_target, tmp_path
@@ -593,36 +601,64 @@ def test_of_selected_columns_a_run_gets_the_rows_that_count_for_it(
     rows, batches = own_rows_case(form, target, tmp_path)
     columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
     selected = batches.select(columns)
-    own = with_target or form == "resident"
     for epoch in range(3):
         seen = [{}, {}, {}]
-        n_rows = 0
+        sizes = []
         for values, targets, weights in selected.train(epoch):
-            n_rows += values.shape[1]
-            if not with_target:  # which row is it? one that is equal to it
-                every = rows.take(torch.arange(40))
-                targets = targets.expand(3, *targets.shape[-2:])
-                equal = (targets.unsqueeze(-2) == every).all(-1)
-                targets = equal.float().argmax(-1)
-            for i in range(3):
-                expected = rows.take(targets[i], columns[i])
-                assert torch.equal(values[i], expected)
-                pairs = zip(targets[i].tolist(), weights[i].tolist(), strict=True)
+            sizes.append(values.shape[1])
+            if not with_target:
+                targets = rows_equal_to(targets, rows)
+            for i, numbers in enumerate(targets.expand(3, -1)):
+                assert torch.equal(values[i], rows.take(numbers, columns[i]))
+                pairs = zip(numbers.tolist(), weights[i].tolist(), strict=True)
                 seen[i] |= {number: w for number, w in pairs if w > 0}
-        assert n_rows == (20 if own else 30)
+        # What is not in memory is read for all runs at once.
+        assert sizes == ([7, 7, 7] if form == "resident" else [10, 10, 10])
         for i, found in enumerate(seen):
             original = batches.training.weights[i]
-            numbers = (10 + original.nonzero().flatten()).tolist()
-            assert sorted(found) == numbers
-            # The mean over the rows is as before.
-            total = original.sum().item() / 30
-            assert sum(found.values()) / n_rows == pytest.approx(total, rel=1e-5)
-    ((values, targets, weights),) = selected.validation()
-    assert weights.shape == ((3, 4) if own else (3, 10))
-    if with_target:
-        assert targets[0].tolist() == [0, 1, 2, 3]
-        assert set(targets[1, :3].tolist()) == {4, 5, 6}
+            assert sorted(found) == (10 + original.nonzero().flatten()).tolist()
+            # In the mean over a batch a row counts as much as before.
+            for number, weight in found.items():
+                before = original[number - 10].item() / 10
+                assert weight / sizes[0] == pytest.approx(before, rel=1e-5)
+    ((_, targets, weights),) = selected.validation()
+    assert weights.shape == ((3, 4) if form == "resident" else (3, 10))
     assert (weights > 0).sum(1).tolist() == [4, 3, 3]
+    if with_target:
+        held_out = zip(targets.expand(3, -1), weights, strict=True)
+        assert [set(t[w > 0].tolist()) for t, w in held_out] == [
+            {0, 1, 2, 3},
+            {4, 5, 6},
+            {7, 8, 9},
+        ]
+
+
+def test_own_rows_are_the_same_alone_and_in_company(tmp_path):
+    _, company = own_rows_case("resident", torch.arange(40), tmp_path)
+    columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
+    for i in range(3):
+        alone = copy.copy(company)
+        alone.training = _data._Part(
+            company.training.index, company.training.weights[[i]]
+        )
+        pairs = zip(
+            alone.select(columns[[i]]).train(0),
+            company.select(columns).train(0),
+            strict=True,
+        )
+        for (_, own, w), (_, every, weights) in pairs:
+            assert own[w > 0].tolist() == every[i][weights[i] > 0].tolist()
+
+
+def test_more_batches_than_rows_that_count_are_no_error(tmp_path):
+    _, batches = own_rows_case("resident", torch.arange(40), tmp_path)
+    batches.n_train_batches = 25
+    selected = batches.select(torch.tensor([[4, 0], [1, 4], [2, 2]]))
+    found = list(selected.train(0))
+    assert len(found) == 25
+    assert all(values.shape == (3, 1, 2) for values, *_ in found)
+    n_rows = sum((weights > 0).sum(1) for *_, weights in found)
+    assert n_rows.tolist() == [20, 20, 19]
 
 
 def test_batches_repeated_are_for_all_runs_several_times(tmp_path):

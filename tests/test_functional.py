@@ -31,12 +31,13 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, function, argument):
-        value, ctx.pullback = function(argument.detach())
-        return value.clone()  # no view of what is saved
+        ctx.function, ctx.argument = function, argument.detach()
+        return function(ctx.argument)[0].clone()  # no view of what is saved
 
     @staticmethod
     def backward(ctx, grad):
-        return None, ctx.pullback(grad)
+        _, pullback = ctx.function(ctx.argument)  # is for one call
+        return None, pullback(grad)
 
 
 def select(X, logits, gumbel, temperature, **options):
@@ -198,6 +199,23 @@ def test_select_takes_a_temperature_tensor():
         for tau in (0.3, torch.tensor(0.3, dtype=torch.float64))
     ]
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_pullback_is_for_one_call():
+    # Of large arrays the gradient has taken the place of the selection.
+    X, logits, gumbel, cotangent = problem()
+    _, pullback = _functional.select(X, logits.detach(), gumbel, 0.5)
+    pullback(cotangent)
+    with pytest.raises(AttributeError):
+        pullback(cotangent)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-8, 1e-20])
+def test_relaxed_selection_of_the_lowest_temperatures(temperature):
+    logits = 20 * normal(5, 100, dtype=torch.float32)
+    M = relaxed_selection(logits, torch.zeros_like(logits), temperature)
+    one_hot = F.one_hot(logits.argmax(-1), 100).float()
+    torch.testing.assert_close(M, one_hot, rtol=0, atol=1e-6)
 
 
 @pytest.fixture
@@ -514,3 +532,11 @@ def test_gradient_of_a_loss_equals_the_automatic_one(loss, r):
     torch.testing.assert_close(value, expected.detach())
     (automatic,) = torch.autograd.grad(expected.sum(), output)
     torch.testing.assert_close(gradient, automatic)
+    # Targets of each run's own rows.
+    own = torch.stack([target.roll(i, 0) for i in range(r)])
+    value, gradient = loss.with_gradient(output.detach(), own)
+    torch.testing.assert_close(loss(output, own).detach(), value)
+    for i in range(r):
+        alone = loss.with_gradient(output[[i]].detach(), own[i])
+        torch.testing.assert_close(value[i], alone[0][0])
+        torch.testing.assert_close(gradient[i], alone[1][0])

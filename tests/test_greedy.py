@@ -411,6 +411,24 @@ def test_roughly_greedy_columns_are_the_greedy_ones(weighted, n_start):
     )
 
 
+def test_roughly_greedy_columns_do_not_depend_on_units():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 12))
+    Y = X[:, [3]] + 0.1 * rng.normal(size=(200, 1))
+    options = {"target": Y, "sample_weight": None, "start": ()}
+    for unit in (1e-6, 1, 1e6):
+        scaled = X * np.where(np.arange(12) == 3, unit, 1)
+        found = roughly_greedy_columns(scaled, 3, **options)
+        assert found.tolist() == greedy_columns(scaled, 3, **options).tolist()
+
+
+def test_few_rows_of_many_columns_make_no_gram_matrix(monkeypatch):
+    monkeypatch.delattr(_greedy, "cholesky")
+    X = np.random.default_rng(0).normal(size=(20, 40))
+    options = {"target": X[:, [7]], "sample_weight": None, "start": ()}
+    assert roughly_greedy_columns(X, 2, **options)[0] == 7
+
+
 def test_roughly_greedy_columns_are_distinct_where_columns_are_copies_or_constant():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 50, 2))

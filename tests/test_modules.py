@@ -280,11 +280,10 @@ def assert_pullback_is_right(value, pullback, expected, sources, cotangent):
 
 
 @pytest.mark.parametrize("k", [(3,), (3, 3), (4, 2)])
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
-@pytest.mark.parametrize("custom", [False, True])
-def test_pullback_of_a_decoder_equals_automatic_gradients(k, hidden, custom):
-    if custom:
-        decoder = CustomDecoder(lambda n, m: nn.Sequential(nn.Linear(n, m)), k, 6)
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 7), "custom"])
+def test_pullback_of_a_decoder_equals_automatic_gradients(k, hidden):
+    if hidden == "custom":
+        decoder = CustomDecoder(nn.Linear, k, 6)
     else:
         decoder = MLPDecoder(k, hidden, 6, generators(len(k)))
     model = ConcreteAutoencoder(indirect(k), decoder, k).double()

@@ -21,6 +21,7 @@ from ipcae_sklearn._decoding import (
 )
 from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._modules import (
+    MAPS,
     ConcreteAutoencoder,
     CustomDecoder,
     DirectLogits,
@@ -265,6 +266,74 @@ def test_the_gradient_of_a_batch_is_that_of_its_weighted_mean(weighted):
     torch.testing.assert_close(loss, expected_loss.detach())
     for g, e in zip([grad, *own], expected, strict=True):
         torch.testing.assert_close(g, e, rtol=1e-4, atol=1e-6)
+
+
+def assert_steps_are_those_of_torch(model, reference, options):
+    """Three steps by pullbacks, and three by automatic gradients and torch's AdamW."""
+    X, Y, _ = next(make_batches().train(0))
+    k = len(model.row_mask[0])
+    optimizer = AdamW(model, options)
+    groups = [
+        {"params": reference.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
+        {"params": reference.decoder.parameters(), "lr": 0.01},
+    ]
+    expected = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    cotangent = torch.randn(1, k, P, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        with torch.no_grad():
+            _, of_logits = model.logits.with_pullback()
+            batch = X, Y, None
+            own = model, X[None, :, :k], batch, squared_error
+            _, pullback = loss_with_pullback(*own)
+            optimizer.step(of_logits(cotangent.clone())[1], pullback()[1])
+        expected.zero_grad()
+        loss = squared_error(reference(X[None, :, :k]), Y).mean()
+        (loss + (reference.logits() * cotangent).sum()).backward()
+        expected.step()
+    pairs = zip(model.named_parameters(), reference.parameters(), strict=True)
+    for (name, ours), theirs in pairs:
+        torch.testing.assert_close(ours, theirs, msg=name, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("map_name", MAPS)
+def test_steps_of_every_map_are_those_of_torch(map_name):
+    # The optimizer reads gradients in the order of memory.
+    d = P if map_name in ("diagonal", "scalar") else 6
+
+    def make():
+        generators = [torch.Generator().manual_seed(0)]
+        keywords = {"embedding_dim": d, "map": map_name}
+        ends = {"start": [None], "start_logit": 5.0}
+        logits = IndirectLogits([3], P, generators, **keywords, **ends)
+        decoder = MLPDecoder([3], (16,), 2, generators)
+        return ConcreteAutoencoder(logits, decoder, [3])
+
+    assert_steps_are_those_of_torch(make(), make(), OPTIONS)
+
+
+class _Odd(nn.Module):
+    """Gradients that are not laid out as the parameters, and one that is not there."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.summed = nn.Parameter(torch.linspace(0, 1, 50))
+        self.transposed = nn.Parameter(torch.ones(n_outputs, n_inputs).T)
+        self.unused = nn.Parameter(torch.ones(2))
+
+    def forward(self, z):
+        return z @ self.transposed + self.summed.sum()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_steps_of_a_users_decoder_are_those_of_torch(weight_decay):
+    def make():
+        decoder = CustomDecoder(_Odd, [3], 2)
+        return ConcreteAutoencoder(make_model().logits, decoder, [3])
+
+    options = replace(OPTIONS, weight_decay=weight_decay)
+    model = make()
+    assert_steps_are_those_of_torch(model, make(), options)
+    assert model.decoder.runs[0].unused.tolist() == [1, 1]
 
 
 class _HalfFrozen(nn.Module):

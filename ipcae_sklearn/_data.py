@@ -122,12 +122,16 @@ def _raise_for_first_column(X, names):
     name = j if names is None else repr(str(names[j]))
     column = X[:, [j]].toarray() if scipy.sparse.issparse(X) else X[:, j]
     kind, wrong = "NaN", np.isnan(column)
+    advice = (
+        "Impute it, for instance with sklearn.impute.SimpleImputer in front of the "
+    )
+    advice += "selector in a Pipeline, or drop the column."
     if not wrong.any():
         kind, wrong = "infinity", np.isinf(column)
+        advice = "Clip it, or replace it by NaN and impute that, or drop the column."
     raise ValueError(
         f"Input X contains {kind} in column {name} ({wrong.sum()} of {X.shape[0]} "
-        "rows). Impute it, for instance with sklearn.impute.SimpleImputer in front of "
-        "the selector in a Pipeline, or drop the column."
+        f"rows). {advice}"
     )
 
 

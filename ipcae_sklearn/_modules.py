@@ -265,6 +265,10 @@ class CustomDecoder(nn.Module):
                     f"{type(module).__name__}."
                 )
         self.runs = nn.ModuleList(modules).float()
+        for p in self.runs.parameters():
+            # An optimizer goes through memory without gaps or repetitions.
+            if p.stride() != torch.empty_like(p).stride():
+                p.data = p.data.clone(memory_format=torch.contiguous_format)
 
     def forward(self, z: Tensor) -> Tensor:
         """(r, b, k) -> (r, b, m)."""

@@ -184,7 +184,10 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("cv has no folds.")
         for j, (train, test) in enumerate(splits):
             seen = train if weights is None else train[weights[train] > 0]
-            _check_fold(j, seen, test, checked_y if classes else None)
+            judged = test
+            if weights is not None and self.scoring is None:
+                judged = test[weights[test] > 0]
+            _check_fold(j, seen, judged, checked_y if classes else None)
         return [_Fold(train, test) for train, test in splits]
 
     def _cross_validate(self, search, sizes, folds) -> np.ndarray:
@@ -248,10 +251,12 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         """Estimate all features from the selected ones."""
         return self.best_estimator_.reconstruct(X)
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
         check_is_fitted(self)
-        return self._scorer(self.best_estimator_)(self.best_estimator_, X, y)
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        scorer = self._scorer(self.best_estimator_)
+        return scorer(self.best_estimator_, X, y, **options)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -49,6 +49,7 @@ from ipcae_sklearn._decoding import TrainingOptions
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
+    CustomDecoder,
     DirectLogits,
     IndirectLogits,
     make_decoder,
@@ -844,14 +845,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         fitted, selected = self._fitted, self.selected_indices_
         k, m = len(selected), fitted.n_outputs
         inputs = np.argsort(fitted.decoder_order)
-        # In float64 a row's prediction does not depend on the rows beside it.
-        decoder = fitted.build_decoder(k).double()
+        decoder = fitted.build_decoder(k)
+        # In float64 a row's prediction does not depend on the rows beside it. A user's
+        # decoder may know float32 alone, in which it was trained.
+        own = isinstance(decoder, CustomDecoder)
+        dtype = torch.float32 if own else torch.float64
+        decoder.to(dtype)
         outputs = np.empty((X.shape[0], m))
         with torch.inference_mode():
             width = max(k, m, *fitted.hidden_layer_sizes)
             for rows in row_blocks((X.shape[0], width)):
                 Z = (_dense(X[rows]) - fitted.center[selected]) / fitted.scale[selected]
-                batch = torch.from_numpy(Z[:, inputs]).double()
+                batch = torch.from_numpy(Z[:, inputs]).to(dtype)
                 outputs[rows] = decoder(batch.unsqueeze(0))[0].numpy()
         return outputs
 

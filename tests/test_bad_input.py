@@ -239,7 +239,8 @@ def test_column_with_a_value_that_is_not_finite(Selector, task, value, word, dty
     X, y = make_data()
     X[[4, 7], 5] = value
     y = {"reconstruction": None, "classification": y > 0, "regression": y}[task]
-    match = rf"X contains {word} in column 5 \(2 of 60 rows\).*SimpleImputer"
+    advice = "SimpleImputer" if word == "NaN" else "Clip it"
+    match = rf"X contains {word} in column 5 \(2 of 60 rows\).*{advice}"
     check_refused(quick(Selector), X.astype(dtype), y, ValueError, match)
 
 

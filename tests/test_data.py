@@ -677,6 +677,16 @@ def test_batches_repeated_are_for_all_runs_several_times(tmp_path):
     assert make_batches().repeated(2).training.weights is None
 
 
+def test_a_mapped_array_is_copied_if_it_is_to_be_kept(tmp_path, monkeypatch):
+    X = memory_mapped(sparse_like(), tmp_path)
+    copied = _data.in_memory(X)
+    assert not is_memory_mapped(copied)
+    assert_array_equal(copied, X)
+    assert _data.in_memory(copied) is copied
+    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 4 * X.size - 1)
+    assert _data.in_memory(X) is X
+
+
 def test_rows_to_reconstruct_are_read_once(monkeypatch):
     monkeypatch.setattr(_data, "_RESIDENT_BYTES", 0)
     read, original = [], Rows._read

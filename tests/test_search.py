@@ -502,3 +502,19 @@ def test_data_in_memory_are_so_in_the_workers():
     with parallel_config("loky", max_nbytes=100):
         search.fit(X)
     assert search.best_k_ in (1, 2)
+
+
+def test_a_fold_whose_test_rows_have_no_weight_is_named():
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    weights = np.repeat([0.0, 1.0], [20, 20])
+    search = IPCAESelectorCV((1, 2), estimator=selector(max_iter=2), cv=4)
+    with pytest.raises(ValueError, match="0 to test on in fold 0"):
+        search.fit(X, sample_weight=weights)
+
+
+def test_score_takes_weights(digits):
+    X, y = digits
+    search = IPCAESelectorCV((4,), estimator=selector(max_iter=2), cv=2).fit(X, y)
+    weights = np.linspace(0, 1, len(X))
+    expected = search.best_estimator_.score(X, y, sample_weight=weights)
+    assert search.score(X, y, sample_weight=weights) == expected != search.score(X, y)

@@ -811,9 +811,12 @@ def test_reconstruction_warns_when_few_columns_dominate(Selector):
     X[:, 7] *= 1e4
     with pytest.warns(UserWarning, match=r"1 of 40 columns hold .* standardize=True"):
         quick(Selector, 5, max_iter=1).fit(X)
+    with pytest.warns(UserWarning, match="1 of 5 columns hold"):
+        quick(Selector, 2, max_iter=1).fit(X[:, 5:10])
     # Nothing is wrong with these:
     quick(Selector, 5, max_iter=1, standardize=True).fit(X)
     quick(Selector, 5, max_iter=1).fit(X, X[:, 0])
+    quick(Selector, 5, max_iter=1).fit(X[:, 5:10])  # all are kept
 
 
 @both
@@ -1231,6 +1234,23 @@ def test_decoder_of_ones_own(Selector, decoder, task):
     assert_array_equal(results[0], results[1])
     assert_array_equal(results[1], results[2])
     assert selector.score(X, y) > 0
+
+
+class _KnowsFloat32(torch.nn.Module):
+    """A decoder that makes tensors of the type that it is trained in."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.linear = torch.nn.Linear(n_in, n_out)
+
+    def forward(self, z):
+        return self.linear(z.float() @ torch.eye(z.shape[1]))
+
+
+def test_decoder_that_knows_float32_alone():
+    X = make_X()
+    fitted = quick(IPCAESelector, decoder=_KnowsFloat32).fit(X)
+    assert np.isfinite(fitted.score(X))
 
 
 @both

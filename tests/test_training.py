@@ -336,6 +336,39 @@ def test_steps_of_a_users_decoder_are_those_of_torch(weight_decay):
     assert model.decoder.runs[0].unused.tolist() == [1, 1]
 
 
+class _WithGaps(nn.Module):
+    """Parameters that are views of larger or smaller memory."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        values = torch.linspace(-1, 1, 40).view(5, 8)
+        self.weight = nn.Parameter(values[:n_inputs, :n_outputs])
+        self.bias = nn.Parameter(torch.zeros(1).expand(n_outputs))
+
+    def forward(self, z):
+        return z @ self.weight + self.bias
+
+
+def test_a_users_parameters_have_memory_of_their_own():
+    decoder = CustomDecoder(_WithGaps, [3], 2)
+    dense = CustomDecoder(lambda n, m: nn.Linear(n, m), [3], 2)
+    with torch.no_grad():
+        dense.runs[0].weight.copy_(decoder.runs[0].weight.T)
+        dense.runs[0].bias.zero_()
+    results = [
+        train(
+            ConcreteAutoencoder(make_model().logits, own, [3]),
+            make_batches(),
+            squared_error,
+            SHORT,
+            seeds=[0],
+        )[0]
+        for own in (decoder, dense)
+    ]
+    torch.testing.assert_close(decoder.runs[0].weight, dense.runs[0].weight.T)
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-4)
+
+
 class _HalfFrozen(nn.Module):
     """A user's decoder with a layer that is not to be trained, and one without use."""
 

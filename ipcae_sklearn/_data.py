@@ -75,11 +75,9 @@ def is_memory_mapped(X) -> bool:
     return _memory_map(X) is not None
 
 
-def in_memory(X):
-    """A copy of a memory-mapped array, if it is to be kept in memory; else X itself."""
-    if is_memory_mapped(X) and 4 * X.size <= _RESIDENT_BYTES:
-        return np.array(X)
-    return X
+def as_in_memory(X):
+    """The array as one that is not seen to be memory-mapped, if it is."""
+    return np.asarray(memoryview(X)) if is_memory_mapped(X) else X
 
 
 def _let_go(X) -> None:
@@ -356,8 +354,13 @@ class _Selected:
         if index.dim() == 1:
             values = self.rows.take(index, self.columns.flatten())
             return values.view(-1, *self.columns.shape).transpose(0, 1)
-        own = zip(index, self.columns, strict=True)
-        return torch.stack([self.rows.take(i, columns) for i, columns in own])
+        if self.rows.resident is not None:
+            own = zip(index, self.columns, strict=True)
+            return torch.stack([self.rows.take(i, columns) for i, columns in own])
+        every, places = index.unique(return_inverse=True)  # to read each row once
+        values = self.rows.take(every, self.columns.flatten())
+        runs = torch.arange(len(index), device=index.device).unsqueeze(-1)
+        return values.view(-1, *self.columns.shape)[places, runs]
 
 
 class _Part:
@@ -386,17 +389,10 @@ class _Part:
         return _Part(self.index, weights)
 
     @cached_property
-    def _parting(self) -> Tensor | None:
-        """The weights, if some rows have none in some run."""
-        if self.weights is None or bool((self.weights > 0).all()):
-            return None
-        return self.weights
-
-    @cached_property
     def own(self) -> _Part:
         """For each run the rows that count, and others if it has fewer than some."""
-        weights = self._parting
-        if weights is None:
+        weights = self.weights
+        if weights is None or bool((weights > 0).all()):
             return self
         places, n_rows = _first_those_that_count(weights, torch.arange(len(self)))
         places = places[:, : int(n_rows.max())]
@@ -412,11 +408,10 @@ class _Part:
         """The same of the rows that count for each run, independent of the others.
 
         So that no run has to compute what does not count. A batch that is shorter than
-        others is made up with rows that have no weight in it; the weights of all are
-        such that their mean over a batch counts each row as much as before.
+        others is made up with rows that have no weight in it.
         """
-        weights = self._parting
-        if weights is None:
+        weights = self.weights
+        if weights is None or bool((weights > 0).all()):
             yield from self.split(order, n_batches)
             return
         places, n_rows = _first_those_that_count(weights, order)
@@ -428,7 +423,9 @@ class _Part:
         within = torch.arange(most)
         at = (first[..., None] + within).clamp_(max=len(self) - 1)
         at = places.gather(1, at.flatten(1)).view_as(at)  # (r, n_batches, most)
-        share = (within < size[..., None]) * (n_batches * most / len(self))
+        # The mean over a batch is that over its own rows, of weights of mean 1.
+        share = most / size.clamp(min=1) * n_rows[:, None] / len(self)
+        share = (within < size[..., None]) * share[..., None]
         device = weights.device
         for own, own_share in zip(at.unbind(1), share.unbind(1), strict=True):
             own_weights = weights.gather(1, own.to(device)) * own_share.to(device)

@@ -264,16 +264,19 @@ class CustomDecoder(nn.Module):
                     "decoder must return a torch.nn.Module, got "
                     f"{type(module).__name__}."
                 )
-        self.runs = nn.ModuleList(modules).float()
+        self.runs = nn.ModuleList(modules)
         for p in self.runs.parameters():
+            if nn.parameter.is_lazy(p):
+                raise TypeError("decoder must return a module without lazy layers.")
             # An optimizer goes through memory without gaps or repetitions.
             if p.stride() != torch.empty_like(p).stride():
                 p.data = p.data.clone(memory_format=torch.contiguous_format)
+        self.runs.float()
 
     def forward(self, z: Tensor) -> Tensor:
         """(r, b, k) -> (r, b, m)."""
         outputs = [
-            module(z[i, :, :k])
+            module(z[i, :, :k].clone())  # its first layer may work in place
             for i, (module, k) in enumerate(zip(self.runs, self.n_inputs, strict=True))
         ]
         expected = (z.shape[1], self.n_outputs)

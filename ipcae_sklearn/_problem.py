@@ -161,9 +161,12 @@ def l4_scale(statistics) -> np.ndarray:
 
 def warn_if_few_dominate(std, k: int) -> None:
     """Warn if fewer than k columns hold nearly all of the variance."""
-    variance = np.sort((std / (std.max() or 1)) ** 2)[::-1]
+    std = std[std > 0]
+    if len(std) <= k:  # all are kept
+        return
+    variance = np.sort((std / std.max()) ** 2)[::-1]
     n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
-    if n_dominant < min(k, max(2, 0.1 * len(std))) and k < len(std):
+    if n_dominant < min(k, max(2, 0.1 * len(std))):
         warnings.warn(
             f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
             "will dominate its reconstruction, which is measured in the units of X. "

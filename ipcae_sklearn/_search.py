@@ -19,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
-from ipcae_sklearn._data import column_statistics, in_memory, is_memory_mapped
+from ipcae_sklearn._data import as_in_memory, column_statistics, is_memory_mapped
 from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import (
     CAESelector,
@@ -183,11 +183,12 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         if not splits:
             raise ValueError("cv has no folds.")
         for j, (train, test) in enumerate(splits):
-            seen = train if weights is None else train[weights[train] > 0]
-            judged = test
-            if weights is not None and self.scoring is None:
-                judged = test[weights[test] > 0]
-            _check_fold(j, seen, judged, checked_y if classes else None)
+            judged, least = test, 1
+            if weights is not None:
+                train = train[weights[train] > 0]
+                if self.scoring is None:  # it takes the weights
+                    judged, least = test[weights[test] > 0], 2
+            _check_fold(j, train, judged, least, checked_y if classes else None)
         return [_Fold(train, test) for train, test in splits]
 
     def _cross_validate(self, search, sizes, folds) -> np.ndarray:
@@ -269,9 +270,12 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _check_fold(j, train, test, y) -> None:
-    """Raise an error that names the fold unless it can be trained on and tested."""
-    if len(train) < 2 or not len(test):
+def _check_fold(j, train, test, least, y) -> None:
+    """Raise an error that names the fold unless it can be trained on and tested.
+
+    ``least`` is the fewest rows to test on.
+    """
+    if len(train) < 2 or len(test) < least:
         raise ValueError(
             f"cv leaves {len(train)} rows of positive weight to train on and "
             f"{len(test)} to test on in fold {j}."
@@ -379,7 +383,7 @@ def _fit_and_score(search, cases, columns) -> list[tuple]:
     started = time.perf_counter()
     X, *rest = search.data
     if search.in_memory:  # joblib may have mapped them, on the way to a worker
-        X = in_memory(X)
+        X = as_in_memory(X)
     trains = [(k, fold.train) for k, fold in cases]
     fitted = search.selector._fit_cases((X, *rest), trains, columns)
     seconds = (time.perf_counter() - started) / len(cases)

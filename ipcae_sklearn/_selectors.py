@@ -851,8 +851,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         own = isinstance(decoder, CustomDecoder)
         dtype = torch.float32 if own else torch.float64
         decoder.to(dtype)
+        as_trained: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if own:
+            as_trained = _training_context(torch.device("cpu"), 0, users_module=True)
         outputs = np.empty((X.shape[0], m))
-        with torch.inference_mode():
+        with as_trained, torch.inference_mode():
             width = max(k, m, *fitted.hidden_layer_sizes)
             for rows in row_blocks((X.shape[0], width)):
                 Z = (_dense(X[rows]) - fitted.center[selected]) / fitted.scale[selected]

@@ -602,7 +602,7 @@ def test_of_selected_columns_a_run_gets_the_rows_that_count_for_it(
     columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
     selected = batches.select(columns)
     for epoch in range(3):
-        seen = [{}, {}, {}]
+        seen, n_own = [{}, {}, {}], [{}, {}, {}]
         sizes = []
         for values, targets, weights in selected.train(epoch):
             sizes.append(values.shape[1])
@@ -611,16 +611,20 @@ def test_of_selected_columns_a_run_gets_the_rows_that_count_for_it(
             for i, numbers in enumerate(targets.expand(3, -1)):
                 assert torch.equal(values[i], rows.take(numbers, columns[i]))
                 pairs = zip(numbers.tolist(), weights[i].tolist(), strict=True)
-                seen[i] |= {number: w for number, w in pairs if w > 0}
+                own = {number: w for number, w in pairs if w > 0}
+                seen[i] |= own
+                n_own[i] |= dict.fromkeys(own, len(own))
         # What is not in memory is read for all runs at once.
         assert sizes == ([7, 7, 7] if form == "resident" else [10, 10, 10])
         for i, found in enumerate(seen):
             original = batches.training.weights[i]
             assert sorted(found) == (10 + original.nonzero().flatten()).tolist()
-            # In the mean over a batch a row counts as much as before.
+            # In the mean over the run's own rows of a batch weights have a mean of 1.
+            own_share = len(found) / 30 if form == "resident" else 1
             for number, weight in found.items():
-                before = original[number - 10].item() / 10
-                assert weight / sizes[0] == pytest.approx(before, rel=1e-5)
+                size = n_own[i][number] if form == "resident" else 10
+                expected = original[number - 10].item() * own_share / size
+                assert weight / sizes[0] == pytest.approx(expected, rel=1e-5)
     ((_, targets, weights),) = selected.validation()
     assert weights.shape == ((3, 4) if form == "resident" else (3, 10))
     assert (weights > 0).sum(1).tolist() == [4, 3, 3]
@@ -677,14 +681,31 @@ def test_batches_repeated_are_for_all_runs_several_times(tmp_path):
     assert make_batches().repeated(2).training.weights is None
 
 
-def test_a_mapped_array_is_copied_if_it_is_to_be_kept(tmp_path, monkeypatch):
-    X = memory_mapped(sparse_like(), tmp_path)
-    copied = _data.in_memory(X)
-    assert not is_memory_mapped(copied)
-    assert_array_equal(copied, X)
-    assert _data.in_memory(copied) is copied
-    monkeypatch.setattr(_data, "_RESIDENT_BYTES", 4 * X.size - 1)
-    assert _data.in_memory(X) is X
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_mapped_array_that_is_not_to_be_seen_as_one(order, tmp_path):
+    X = memory_mapped(np.asarray(sparse_like(), order=order), tmp_path)
+    hidden = _data.as_in_memory(X)
+    assert is_memory_mapped(X) and not is_memory_mapped(hidden)
+    assert_array_equal(hidden, X)
+    assert hidden.strides == X.strides and np.shares_memory(hidden, X)
+    assert _data.as_in_memory(hidden) is hidden
+
+
+def test_rows_of_a_file_that_several_runs_ask_for_are_read_once(tmp_path, monkeypatch):
+    read, original = [], Rows._read
+    monkeypatch.setattr(
+        Rows, "_read", lambda self, *args: read.append(args[0]) or original(self, *args)
+    )
+    target = torch.arange(40)
+    rows, batches = own_rows_case("memmap", target, tmp_path)
+    columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
+    index = np.array([[3, 9, 5], [5, 3, 3], [9, 30, 3]])
+    ((values, numbers, _),) = batches.select(columns).rows(index)
+    assert [len(own) for own in read] == [4]
+    assert_array_equal(numbers, index)
+    for i in range(3):
+        expected = rows.take(torch.from_numpy(index[i]), columns[i])
+        assert torch.equal(values[i], expected)
 
 
 def test_rows_to_reconstruct_are_read_once(monkeypatch):

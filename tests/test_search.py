@@ -506,10 +506,12 @@ def test_data_in_memory_are_so_in_the_workers():
 
 def test_a_fold_whose_test_rows_have_no_weight_is_named():
     X = np.random.default_rng(0).normal(size=(40, 4))
-    weights = np.repeat([0.0, 1.0], [20, 20])
     search = IPCAESelectorCV((1, 2), estimator=selector(max_iter=2), cv=4)
-    with pytest.raises(ValueError, match="0 to test on in fold 0"):
-        search.fit(X, sample_weight=weights)
+    weights = np.repeat([0.0, 1.0], [20, 20])
+    for n in (0, 1):
+        weights[:n] = 1
+        with pytest.raises(ValueError, match=f"and {n} to test on in fold 0"):
+            search.fit(X, sample_weight=weights)
 
 
 def test_score_takes_weights(digits):

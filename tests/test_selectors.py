@@ -817,6 +817,8 @@ def test_reconstruction_warns_when_few_columns_dominate(Selector):
     quick(Selector, 5, max_iter=1, standardize=True).fit(X)
     quick(Selector, 5, max_iter=1).fit(X, X[:, 0])
     quick(Selector, 5, max_iter=1).fit(X[:, 5:10])  # all are kept
+    X[:, 5:7] = X[:, 8:10] = 1
+    quick(Selector, 2, max_iter=1).fit(X[:, 5:10])  # all that vary
 
 
 @both
@@ -1250,7 +1252,29 @@ class _KnowsFloat32(torch.nn.Module):
 def test_decoder_that_knows_float32_alone():
     X = make_X()
     fitted = quick(IPCAESelector, decoder=_KnowsFloat32).fit(X)
-    assert np.isfinite(fitted.score(X))
+    score = fitted.score(X)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert fitted.score(X) == score
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_decoder_that_begins_in_place():
+    def make(n_in, n_out):
+        relu = torch.nn.ReLU(inplace=True)
+        return torch.nn.Sequential(relu, torch.nn.Linear(n_in, n_out))
+
+    X = make_X()
+    for n_init in (1, 2):
+        fitted = quick(IPCAESelector, decoder=make, n_init=n_init).fit(X)
+        assert np.isfinite(fitted.score(X))
+    with pytest.raises(TypeError, match="without lazy layers"):
+        lazy = quick(
+            IPCAESelector, decoder=lambda n_in, n_out: torch.nn.LazyLinear(n_out)
+        )
+        lazy.fit(X)
 
 
 @both

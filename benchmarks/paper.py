@@ -64,29 +64,37 @@ DATA = {
 class LogitMoves:
     """How far the logits move: mean |change| in one step and in one epoch.
 
-    A forward hook of the logits. They are computed at each training step and, without
-    a gradient, at the end of each epoch.
+    They are computed with a pullback at each training step and without one at the end
+    of each epoch.
     """
 
-    def __init__(self):
+    def __init__(self, logits):
         self.steps, self.epochs = [], []
         self.last = None
         self.n_calls = 0
+        self.in_step = False
+        self.with_pullback = logits.with_pullback
+        logits.with_pullback = self.at_step
+        logits.register_forward_hook(self.at_end)
 
-    def __call__(self, module, inputs, output):
-        logits = output.detach()
+    def at_step(self):
+        self.in_step = True
+        logits, pullback = self.with_pullback()
+        self.in_step = False
         if self.last is None:
             self.last = logits.clone()
-        if logits.shape != self.last.shape:  # the search is over, rows were dropped
-            return
-        if torch.is_grad_enabled():
-            self.n_calls += 1
-            if self.n_calls == 2:  # the first step of the epoch has been taken
-                self.steps.append(self._moved(logits))
-            return
-        self.epochs.append(self._moved(logits))
-        self.last = logits.clone()
-        self.n_calls = 0
+        self.n_calls += 1
+        if self.n_calls == 2:  # the first step of the epoch has been taken
+            self.steps.append(self._moved(logits))
+        return logits, pullback
+
+    def at_end(self, module, inputs, output):
+        # Once the search is over, rows may be dropped.
+        if not self.in_step and self.last is not None:
+            if output.shape == self.last.shape:
+                self.epochs.append(self._moved(output.detach()))
+                self.last = output.detach().clone()
+                self.n_calls = 0
 
     def _moved(self, logits):
         return float((logits - self.last).abs().mean())
@@ -97,8 +105,7 @@ class Watched:
 
     def _make_model(self, problem, runs, n_rows, start):
         model = super()._make_model(problem, runs, n_rows, start)
-        self.moves = LogitMoves()
-        model.logits.register_forward_hook(self.moves)
+        self.moves = LogitMoves(model.logits)
         return model
 
 

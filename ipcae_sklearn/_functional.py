@@ -47,6 +47,8 @@ def by_autograd(
     leaves += parameters
 
     def pullback(grad):
+        if not value.requires_grad:
+            return (None,) * len(leaves)
         return torch.autograd.grad(value, leaves, grad, allow_unused=True)
 
     return value.detach(), pullback

@@ -369,7 +369,8 @@ class DirectLogits(nn.Module):
 
     def with_pullback(self) -> tuple[Tensor, Pullback]:
         """(r, k, p), and its pullback."""
-        return self.log_alpha.detach(), lambda grad: (None, [grad])
+        frozen = not self.log_alpha.requires_grad
+        return self().detach(), lambda grad: (None, [] if frozen else [grad])
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number."""
@@ -481,7 +482,8 @@ class IndirectLogits(nn.Module):
 
     def with_pullback(self) -> tuple[Tensor, Pullback]:
         """(r, k, p), and its pullback."""
-        if self.map != "shared" or len(self.hidden):
+        frozen = not (self.weight.requires_grad and self.embedding.requires_grad)
+        if self.map != "shared" or len(self.hidden) or frozen:
             value, recorded = by_autograd(self, parameters=trainable(self))
             return value, lambda grad: (None, list(recorded(grad)))
 

@@ -392,6 +392,19 @@ def test_what_a_user_has_frozen_stays_and_what_has_no_use_is_no_error():
     assert changed == {"trained.weight", "trained.bias"}
 
 
+@pytest.mark.parametrize("names", [["weight"], ["embedding"], ["log_alpha"]])
+def test_frozen_logits_stay_as_they_are(names):
+    direct = names == ["log_alpha"]
+    model = make_model(logits=DirectLogits if direct else IndirectLogits)
+    before = model.run_state(0)["selector"]
+    for name in names:
+        getattr(model.logits, name).requires_grad_(False)
+    train(model, make_batches(), squared_error, SHORT, seeds=[0])
+    after = model.run_state(0)["selector"]
+    same = [name for name, t in after.items() if torch.equal(t, before[name])]
+    assert same == names
+
+
 # Noise
 
 

@@ -129,19 +129,18 @@ class _AdamWGroup:
         ]
 
     def step(self, gradients) -> None:
-        state = self.means, self.squares, self.steps
-        every = zip(self.parameters, gradients, *state, strict=True)
-        # What has no gradient stays as it is.
-        live = [own for own in every if own[1] is not None]
+        state = [self.parameters, self.means, self.squares, self.steps]
+        live = [i for i, grad in enumerate(gradients) if grad is not None]
         if not live:
             return
-        parameters, gradients, means, squares, steps = map(
-            list, zip(*live, strict=True)
-        )
-        gradients = list(map(_laid_out_as, parameters, gradients))
+        if len(live) < len(gradients):  # what has no gradient stays as it is
+            state = [[values[i] for i in live] for values in state]
+            gradients = [gradients[i] for i in live]
+        parameters, means, squares, steps = state
+        pairs = zip(parameters, gradients, strict=True)
         adamw(
             parameters,
-            gradients,
+            [_laid_out_as(p, grad) for p, grad in pairs],
             means,
             squares,
             [],

@@ -117,7 +117,7 @@ def _exponentials(logits, gumbel, temperature) -> tuple[Tensor, Tensor]:
 
 def _exponentials_of_part(logits, gumbel, temperature) -> Tensor:
     z = logits + gumbel
-    z.sub_(z.amax(-1, keepdim=True)).div_(temperature)
+    z.sub_(z.amax(-1, keepdim=True)).mul_(1 / temperature)
     return z.clamp_(min=-_TAIL).exp_()
 
 

@@ -120,16 +120,16 @@ def _raise_for_first_column(X, names):
     name = j if names is None else repr(str(names[j]))
     column = X[:, [j]].toarray() if scipy.sparse.issparse(X) else X[:, j]
     kind, wrong = "NaN", np.isnan(column)
-    advice = (
+    what_to_do = (
         "Impute it, for instance with sklearn.impute.SimpleImputer in front of the "
+        "selector in a Pipeline"
     )
-    advice += "selector in a Pipeline, or drop the column."
     if not wrong.any():
         kind, wrong = "infinity", np.isinf(column)
-        advice = "Clip it, or replace it by NaN and impute that, or drop the column."
+        what_to_do = "Clip it, or replace it by NaN and impute that"
     raise ValueError(
         f"Input X contains {kind} in column {name} ({wrong.sum()} of {X.shape[0]} "
-        f"rows). {advice}"
+        f"rows). {what_to_do}, or drop the column."
     )
 
 
@@ -389,10 +389,17 @@ class _Part:
         return _Part(self.index, weights)
 
     @cached_property
+    def _parting(self) -> Tensor | None:
+        """The weights, if some rows have none in some run."""
+        if self.weights is None or bool((self.weights > 0).all()):
+            return None
+        return self.weights
+
+    @cached_property
     def own(self) -> _Part:
         """For each run the rows that count, and others if it has fewer than some."""
-        weights = self.weights
-        if weights is None or bool((weights > 0).all()):
+        weights = self._parting
+        if weights is None:
             return self
         places, n_rows = _first_those_that_count(weights, torch.arange(len(self)))
         places = places[:, : int(n_rows.max())]
@@ -410,8 +417,8 @@ class _Part:
         So that no run has to compute what does not count. A batch that is shorter than
         others is made up with rows that have no weight in it.
         """
-        weights = self.weights
-        if weights is None or bool((weights > 0).all()):
+        weights = self._parting
+        if weights is None:
             yield from self.split(order, n_batches)
             return
         places, n_rows = _first_those_that_count(weights, order)
@@ -474,7 +481,6 @@ class TrainingBatches:
     ):
         self.source = rows
         self.selected: _Selected | None = None
-        self.by_run = False
         self.target = target
         self.training = _Part(train_index, _of_rows(weights, train_index))
         weights = _of_rows(validation_weights, validation_index)
@@ -495,11 +501,14 @@ class TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
         other = copy.copy(self)
         other.selected = _Selected(self.source, columns)
-        # What is not in memory is read once for all runs.
-        other.by_run = self.source.resident is not None
-        if other.by_run:
+        if other._by_run:
             other.held_out = self.held_out.own
         return other
+
+    @property
+    def _by_run(self) -> bool:
+        """Whether each run gets its own rows; what is not in memory is read for all."""
+        return self.selected is not None and self.source.resident is not None
 
     def _batch(self, part: _Part) -> tuple[Tensor, Tensor, Tensor | None]:
         index = part.index.to(self.source.device)
@@ -510,8 +519,7 @@ class TrainingBatches:
         rows = X = self.source.take(index)
         if self.selected is not None:
             # Rows that have been read are not read once more.
-            resident = self.source.resident is not None
-            X = self.selected.take(index) if resident else self.selected.of(rows)
+            X = self.selected.take(index) if self._by_run else self.selected.of(rows)
         return X, rows, weights
 
     def train(self, epoch: int):
@@ -521,7 +529,7 @@ class TrainingBatches:
         """
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
-        split = self.training.split_by_run if self.by_run else self.training.split
+        split = self.training.split_by_run if self._by_run else self.training.split
         for part in split(order, self.n_train_batches):
             yield self._batch(part)
 

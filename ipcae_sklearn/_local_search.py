@@ -150,10 +150,13 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     trials = _Trials(model, batches, loss, options, seeds)
     rows = [adviser.rows(i) for i in range(len(columns))]
     needs = trials.ask(columns, [kept, kept], rows)[_STAND_IN]
-    return [
-        _replaced(adviser, i, *own, _BY_UNTRIED)
-        for i, own in enumerate(zip(columns, kept, needs, strict=True))
-    ]
+    return _replaced_in_all(adviser, columns, kept, needs, _BY_UNTRIED)
+
+
+def _replaced_in_all(adviser, columns, kept, needs, by: By) -> list[np.ndarray]:
+    """For all runs what :func:`_replaced` returns for one."""
+    every = zip(columns, kept, needs, strict=True)
+    return [_replaced(adviser, i, *own, by) for i, own in enumerate(every)]
 
 
 def _replaced(adviser, i, columns, kept, needs, by: By) -> np.ndarray:
@@ -203,10 +206,7 @@ def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
     rows = [adviser.rows(i) for i in range(len(best))]
     needs = trials.ask(columns, kept, rows)
     return [
-        [
-            _replaced(adviser, i, *own, _BY[kind])
-            for i, own in enumerate(zip(columns, kept[kind], needs[kind], strict=True))
-        ]
+        _replaced_in_all(adviser, columns, kept[kind], needs[kind], _BY[kind])
         for kind in (_COMPANY, _STAND_IN)
     ]
 

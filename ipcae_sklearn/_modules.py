@@ -482,7 +482,7 @@ class IndirectLogits(nn.Module):
 
     def with_pullback(self) -> tuple[Tensor, Pullback]:
         """(r, k, p), and its pullback."""
-        frozen = not (self.weight.requires_grad and self.embedding.requires_grad)
+        frozen = not all(p.requires_grad for p in self.parameters())
         if self.map != "shared" or len(self.hidden) or frozen:
             value, recorded = by_autograd(self, parameters=trainable(self))
             return value, lambda grad: (None, list(recorded(grad)))

@@ -528,25 +528,30 @@ def test_without_a_target_the_rows_are_their_own():
         assert weights is None
 
 
+def batches_of(form, tmp_path, target, batch_size, **weights):
+    """Rows in a form, and their batches: 30 to train on, 10 held out."""
+    X = sparse_like()
+    array = memory_mapped(X, tmp_path) if form == "memmap" else X
+    array = scipy.sparse.csr_matrix(X) if form == "csr" else array
+    defaults = {"weights": None, "validation_weights": None}
+    return make_rows(array), TrainingBatches(
+        make_rows(array),
+        target,
+        torch.arange(10, 40),
+        torch.arange(10),
+        batch_size=batch_size,
+        seed=0,
+        **(defaults | weights),
+    )
+
+
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
 def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatch):
     monkeypatch.setattr(_data, "_SELECTED_BYTES", 4 * 40 * 6 - (not kept))
-    X = sparse_like()
-    array = memory_mapped(X, tmp_path) if form == "memmap" else X
-    array = scipy.sparse.csr_matrix(X) if form == "csr" else array
     columns = torch.tensor([[4, 0, 2], [1, 4, 4]])
     for target in (torch.arange(40), None):
-        batches = TrainingBatches(
-            make_rows(array),
-            target,
-            torch.arange(10, 40),
-            torch.arange(10),
-            weights=None,
-            validation_weights=None,
-            batch_size=7,
-            seed=0,
-        )
+        _, batches = batches_of(form, tmp_path, target, 7)
         selected = batches.select(columns)
         for epoch in range(3):  # kept from the second on
             pairs = zip(selected.train(epoch), batches.train(epoch), strict=True)
@@ -566,24 +571,13 @@ def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatc
 
 def own_rows_case(form, target, tmp_path):
     """Batches of three runs that see 20, 20 and 19 of 30 rows, and hold out others."""
-    X = sparse_like()
-    array = memory_mapped(X, tmp_path) if form == "memmap" else X
-    array = scipy.sparse.csr_matrix(X) if form == "csr" else array
     weights = torch.arange(1.0, 41).repeat(3, 1)
     weights[0, 10:20] = weights[1, 20:30] = weights[2, 29:40] = 0
     weights /= weights[:, 10:].mean(1, keepdim=True)
     held_out = torch.zeros(3, 40)
     held_out[0, :4] = held_out[1, 4:7] = held_out[2, 7:10] = 2
-    return make_rows(array), TrainingBatches(
-        make_rows(array),
-        target,
-        torch.arange(10, 40),
-        torch.arange(10),
-        weights=weights,
-        validation_weights=held_out,
-        batch_size=11,
-        seed=0,
-    )
+    weights = {"weights": weights, "validation_weights": held_out}
+    return batches_of(form, tmp_path, target, 11, **weights)
 
 
 def rows_equal_to(targets, rows):

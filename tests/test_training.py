@@ -392,7 +392,7 @@ def test_what_a_user_has_frozen_stays_and_what_has_no_use_is_no_error():
     assert changed == {"trained.weight", "trained.bias"}
 
 
-@pytest.mark.parametrize("names", [["weight"], ["embedding"], ["log_alpha"]])
+@pytest.mark.parametrize("names", [["weight"], ["bias"], ["embedding"], ["log_alpha"]])
 def test_frozen_logits_stay_as_they_are(names):
     direct = names == ["log_alpha"]
     model = make_model(logits=DirectLogits if direct else IndirectLogits)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
+from ipcae_sklearn._directions import Directions
 
 
 @dataclass
@@ -21,6 +22,12 @@ class Problem:
     center: np.ndarray  # (n_features,)
     scale: np.ndarray  # (n_features,)
     target: Target
+    directions: Directions | None = None  # in which a reconstruction is learned
+
+    @property
+    def decoder_target(self) -> Target:
+        """What the decoder learns to predict."""
+        return self.target if self.directions is None else self.directions.target
 
     def rows(self, device) -> Rows:
         """The columns in use, centred and scaled, on a device."""

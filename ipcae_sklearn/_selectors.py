@@ -46,6 +46,7 @@ from ipcae_sklearn._data import (
     row_blocks,
 )
 from ipcae_sklearn._decoding import TrainingOptions
+from ipcae_sklearn._directions import Directions, worthwhile
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
@@ -389,7 +390,22 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         else:
             target = Target("squared_error", len(columns))
         scale = self._resolve_scale(statistics, task, min(ks))
-        return Problem(X, columns, statistics.mean, scale, target)
+        problem = Problem(X, columns, statistics.mean, scale, target)
+        if task == "reconstruction" and self._may_turn_outputs():
+            seen = np.arange(X.shape[0])
+            if sample_weight is not None:
+                seen = np.flatnonzero(sample_weight)
+            if worthwhile(len(seen), len(columns)):
+                rows = problem.rows(torch.device("cpu"))
+                problem.directions = Directions(rows, seen)
+        return problem
+
+    def _may_turn_outputs(self) -> bool:
+        """Whether a reconstruction may have other outputs than the columns.
+
+        Not the published one, nor one that is to be gone on with on other rows.
+        """
+        return self.decoder is None and not self.warm_start and self.tuning_iter != 0
 
     def _plan_runs(self, problem, y, sample_weight, ks, cases) -> tuple[Runs, float]:
         """The runs, and how many times more rows there are than each of them sees."""
@@ -579,7 +595,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 ]
             return train(
                 self._make_model(problem, runs, n_rows, start).to(device),
-                runs.batches(rows, target, batch),
+                runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
                 replace(options, dropout=dropout),
                 seeds=runs.seeds,
@@ -613,7 +629,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             self.decoder,
             n_rows,
             self._hidden_layer_sizes(),
-            problem.target.n_outputs,
+            problem.decoder_target.n_outputs,
             generators,
         )
         model = ConcreteAutoencoder(logits, decoder, n_rows)
@@ -652,6 +668,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
+        decoder_state = best.state["decoder"]
+        if problem.directions is not None:
+            rows = problem.rows(torch.device("cpu"))
+            decoder_state = problem.directions.of_all_columns(decoder_state, rows)
         standardized = self._resolve_standardize(task)
         in_units_of_X = task == "reconstruction" and not standardized
         unit = problem.scale[0] ** 2 if in_units_of_X else 1.0
@@ -686,7 +706,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             loss=problem.target.loss,
             target_center=problem.target.center,
             target_scale=problem.target.scale,
-            decoder_state=_to_arrays(best.state["decoder"]),
+            decoder_state=_to_arrays(decoder_state),
             selector_state=_to_arrays(
                 best.state["selector"] if self.warm_start else {}
             ),

@@ -39,10 +39,11 @@ TABLE = {
     "_display": Allowed("", "numpy", "matplotlib"),
     "datasets": Allowed("", "numpy sklearn"),
     "_advice": Allowed("_greedy", "numpy torch"),
-    "_problem": Allowed("_data", "numpy torch"),
+    "_directions": Allowed("_data", "numpy torch"),
+    "_problem": Allowed("_data _directions", "numpy torch"),
     "_selectors": Allowed(
-        "_advice _problem _functional _modules _decoding _training _data _parameters "
-        "_callbacks",
+        "_advice _problem _functional _modules _decoding _training _data _directions "
+        "_parameters _callbacks",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(

@@ -49,11 +49,12 @@ def our_step(selector, p, b, outputs):
     optimizer = AdamW(model, options)
     noise = _make_noise(model, options, [0], 0)
     X, target, loss = batch(p, b, outputs)
+    space = functional.workspace(1, K, p, X.device)
 
     @torch.no_grad()
     def step():
         own = model, optimizer, (X, target, None), loss, options, noise
-        _search_step(*own, temperature=0.5, masks=None)
+        _search_step(*own, temperature=0.5, masks=None, space=space)
 
     return step
 

@@ -58,6 +58,16 @@ def _is_large(values: Tensor) -> bool:
     return values.numel() > _LARGE and values.device.type == "cpu"
 
 
+def workspace(r: int, k: int, p: int, device: torch.device) -> Tensor | None:
+    """Memory for large logits (r, k, p), which step after step may use; else None.
+
+    The system takes as long to find new memory of that size as a step to compute in it.
+    """
+    if r * k * p <= _LARGE or device.type != "cpu":
+        return None
+    return torch.empty(r, k, p, dtype=torch.float32)
+
+
 def _width(values: Tensor) -> int:
     """How many columns of (..., k, p) values are worked through together."""
     p = values.shape[-1]
@@ -99,12 +109,14 @@ def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:
     return E.div_(total)
 
 
-def _exponentials(logits, gumbel, temperature) -> tuple[Tensor, Tensor]:
+def _exponentials(logits, gumbel, temperature, out=None) -> tuple[Tensor, Tensor]:
     """The relaxed selection (..., k, p) times the sums of its rows, and these sums."""
     if not _is_large(logits) or gumbel.shape != logits.shape:
         E = _exponentials_of_part(logits, gumbel, temperature)
         return E, E.sum(-1, keepdim=True)
-    E = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    E = out
+    if E is None:
+        E = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     total = torch.empty_like(E[..., :1])
     n_rows = max(torch.get_num_threads(), _PART // logits.shape[-1], 1)
     arrays = (E, total, logits, gumbel)
@@ -147,7 +159,7 @@ def conditional_gumbel(logits: Tensor, chosen: Tensor, uniform: Tensor) -> Tenso
 
 
 def select(
-    X, logits, gumbel, temperature, *, hard=False, uniform=None
+    X, logits, gumbel, temperature, *, hard=False, uniform=None, out=None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Selected features of a batch, and their pullback.
 
@@ -163,6 +175,9 @@ def select(
     uniform : Tensor of shape (s, r, k, p), optional
         Randomness of Gumbel-Rao: hard forward, backward averaged over s relaxations
         drawn given the winner. Implies ``hard`` and one draw per batch.
+    out : Tensor of shape (r, k, p), optional
+        From :func:`workspace`: taken for the relaxation and the gradient of large
+        logits. It may hold the logits themselves, which are lost then.
 
     Returns
     -------
@@ -177,14 +192,12 @@ def select(
     r, k, _ = logits.shape
     if uniform is not None:
         return _gumbel_rao(X, logits, gumbel, temperature, uniform)
+    chosen = (logits + gumbel).argmax(-1) if hard else None
     # M is left times the sums of its rows: a pass over (r, k, p) less.
-    E, total = _exponentials(logits, gumbel, temperature)
+    E, total = _exponentials(logits, gumbel, temperature, out)
     E, total = E.view(r * k, -1), total.view(r * k, 1)
     relaxed = (E @ X.T).div_(total)  # (rk, b)
-    if hard:
-        selected = _winners(X, (logits + gumbel).argmax(-1))
-    else:
-        selected = relaxed.view(r, k, -1).mT
+    selected = relaxed.view(r, k, -1).mT if chosen is None else _winners(X, chosen)
 
     def pullback(grad):
         nonlocal E

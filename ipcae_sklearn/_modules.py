@@ -66,9 +66,9 @@ def _uniform(*shape: int, fan_in: int, generator: torch.Generator) -> Tensor:
     )
 
 
-def _linear(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(z: Tensor, weight: Tensor, bias: Tensor | None, out=None) -> Tensor:
     """r linear maps: (r, b, n_in), (r, n_out, n_in), (r, 1, n_out) -> (r, b, n_out)."""
-    product = torch.bmm(z, weight.mT)
+    product = torch.bmm(z, weight.mT, out=out)
     return product if bias is None else product.add_(bias)
 
 
@@ -367,7 +367,7 @@ class DirectLogits(nn.Module):
         """(r, k, p)."""
         return self.log_alpha
 
-    def with_pullback(self) -> tuple[Tensor, Pullback]:
+    def with_pullback(self, out: Tensor | None = None) -> tuple[Tensor, Pullback]:
         """(r, k, p), and its pullback."""
         frozen = not self.log_alpha.requires_grad
         return self().detach(), lambda grad: (None, [] if frozen else [grad])
@@ -480,8 +480,8 @@ class IndirectLogits(nn.Module):
             logits = psi * self.weight
         return logits if self.bias is None else logits + self.bias
 
-    def with_pullback(self) -> tuple[Tensor, Pullback]:
-        """(r, k, p), and its pullback."""
+    def with_pullback(self, out: Tensor | None = None) -> tuple[Tensor, Pullback]:
+        """(r, k, p), in ``out`` if they are the result of a product; their pullback."""
         frozen = not all(p.requires_grad for p in self.parameters())
         if self.map != "shared" or len(self.hidden) or frozen:
             value, recorded = by_autograd(self, parameters=trainable(self))
@@ -492,7 +492,7 @@ class IndirectLogits(nn.Module):
             of_weight = torch.bmm(grad.mT, self.embedding)
             return None, [of_weight, *of_bias, torch.bmm(grad, self.weight)]
 
-        return self(), pullback
+        return _linear(self.embedding, self.weight, self.bias, out), pullback
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number.

@@ -40,6 +40,7 @@ from ipcae_sklearn._functional import (
     sample_gumbel,
     select,
     temperature_at,
+    workspace,
 )
 from ipcae_sklearn._local_search import Adviser, local_search, stand_ins
 
@@ -347,9 +348,9 @@ def _tunes(model, options) -> bool:
 def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     """Train selector and decoder with relaxed selections; whether on_epoch ended it."""
     noise = _make_noise(model, options, seeds, batches.seed)
-    masks = None
+    masks, device = None, model.row_mask.device
     if any(options.dropout):
-        masks = InputMasks(model.k, options.dropout, seeds, model.row_mask.device)
+        masks = InputMasks(model.k, options.dropout, seeds, device)
     optimizer = AdamW(model, options)
     n_steps = options.max_iter * batches.n_train_batches
     tunes = _tunes(model, options)
@@ -363,22 +364,17 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
 
+    def losses(first, epoch):
+        space = None
+        for i, batch in enumerate(batches.train(epoch)):
+            if i == 0:  # only while it is needed
+                space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
+            own = loss, options, noise, temperature(first + i), masks, space
+            yield _search_step(model, optimizer, batch, *own)
+
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
-        losses = (
-            _search_step(
-                model,
-                optimizer,
-                batch,
-                loss,
-                options,
-                noise,
-                temperature(first + i),
-                masks,
-            )
-            for i, batch in enumerate(batches.train(epoch))
-        )
-        values = {"train_loss": mean_loss(losses, epoch)}
+        values = {"train_loss": mean_loss(losses(first, epoch), epoch)}
         with torch.no_grad():
             logits = model.logits().detach()
         description, sure, preferred = _describe(logits, model.row_mask)
@@ -499,9 +495,11 @@ def _with_findings(results, model, batches, loss) -> list[RunResult]:
     return results
 
 
-def _search_step(model, optimizer, batch, loss, options, noise, temperature, masks):
+def _search_step(
+    model, optimizer, batch, loss, options, noise, temperature, masks, space
+):
     """Take a step with relaxed selections; return the loss (r,) that it began with."""
-    selected, pullback = _relaxed(model, batch[0], options, noise, temperature)
+    selected, pullback = _relaxed(model, batch[0], options, noise, temperature, space)
     if masks is not None:
         mask = masks()
         selected = selected * mask
@@ -513,15 +511,21 @@ def _search_step(model, optimizer, batch, loss, options, noise, temperature, mas
     return value
 
 
-def _relaxed(model, X, options, noise, temperature):
+def _relaxed(model, X, options, noise, temperature, space):
     """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
     the logits, with the gradient of the diversity term.
     """
-    logits, pullback_of_logits = model.logits.with_pullback()
+    logits, pullback_of_logits = model.logits.with_pullback(space)
     gumbel, uniform = noise.draw(*X.shape)
     hard = options.gradient == "straight_through"
     selected, pullback_of_selected = select(
-        X, logits, gumbel, temperature, hard=hard, uniform=uniform
+        X,
+        logits,
+        gumbel,
+        temperature,
+        hard=hard,
+        uniform=uniform,
+        out=None if options.diversity else space,
     )
     # The logits are held on to for the diversity alone: they may be large.
     of_diversity = None

@@ -23,6 +23,7 @@ from ipcae_sklearn._functional import (
     sample_gumbel,
     squared_error,
     temperature_at,
+    workspace,
 )
 
 
@@ -240,6 +241,29 @@ def test_select_of_large_arrays_is_the_same_in_parts(small_parts, r, hard):
         rtol=1e-10,
         atol=1e-13,
     )
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("takes_the_place", [False, True])
+def test_select_of_large_arrays_in_a_workspace(small_parts, takes_the_place, hard):
+    X, logits, gumbel, cotangent = problem()
+    logits = logits.detach()
+    expected, pullback = _functional.select(X, logits, gumbel, 0.5, hard=hard)
+    gradient = pullback(cotangent)
+    own = logits.clone()
+    out = own if takes_the_place else torch.empty_like(logits)
+    options = {"hard": hard, "out": out}
+    selected, pullback = _functional.select(X, own, gumbel, 0.5, **options)
+    assert torch.equal(selected, expected)
+    assert torch.equal(pullback(cotangent), gradient)
+    assert torch.equal(out, gradient)
+    assert takes_the_place or torch.equal(own, logits)
+
+
+def test_a_workspace_is_for_large_logits_on_a_processor(small_parts):
+    assert workspace(2, 3, 7, torch.device("cpu")).shape == (2, 3, 7)
+    assert workspace(2, 3, 3, torch.device("cpu")) is None
+    assert workspace(2, 3, 7, torch.device("cuda")) is None
 
 
 def test_select_of_noise_that_is_a_view_is_the_same_in_parts(small_parts):

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from ipcae_sklearn import _data
+from ipcae_sklearn import _data, _functional, _training
 from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._decoding import (
     AdamW,
@@ -19,7 +19,7 @@ from ipcae_sklearn._decoding import (
     TrainingOptions,
     loss_with_pullback,
 )
-from ipcae_sklearn._functional import cross_entropy, squared_error
+from ipcae_sklearn._functional import cross_entropy, squared_error, workspace
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
@@ -215,12 +215,59 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     noise, optimizer = _make_noise(model, options, [5], 0), AdamW(model, options)
     own = model, optimizer, (X, Y, None), squared_error, options, noise
     with torch.no_grad():
-        value = _search_step(*own, temperature=0.7, masks=None)
+        value = _search_step(*own, temperature=0.7, masks=None, space=None)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
             t.detach()[0], expected[1][name].detach(), rtol=0, atol=1e-6, msg=name
         )
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Work through all but the smallest arrays in parts of a few columns or rows."""
+    for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
+        monkeypatch.setattr(_functional, name, value)
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+@pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "gumbel_rao"])
+@pytest.mark.parametrize("noise", ["batch", "sample"])
+@pytest.mark.parametrize("logits", [DirectLogits, IndirectLogits])
+def test_steps_in_a_workspace_are_the_same(
+    small_parts, logits, noise, gradient, diversity
+):
+    options = replace(OPTIONS, noise=noise, gradient=gradient, diversity=diversity)
+    X, Y, _ = next(make_batches().train(0))
+    ends = []
+    for used in (False, True):
+        space = workspace(2, 3, P, X.device) if used else None
+        assert (space is not None) == used
+        model = make_model([3, 2], logits=logits)
+        optimizer = AdamW(model, options)
+        drawn = _make_noise(model, options, [5, 6], 0)
+        own = model, optimizer, (X, Y, None), squared_error, options, drawn
+        with torch.no_grad():
+            for tau in (2.0, 0.7, 0.1):
+                _search_step(*own, temperature=tau, masks=None, space=space)
+        ends.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+def test_a_search_of_large_arrays_is_the_same(small_parts, monkeypatch):
+    made, original = [], _training.workspace
+
+    def counted(*arguments):
+        made.append(original(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(_training, "workspace", counted)
+    in_space = fit(SHORT)
+    assert len(made) == SHORT.max_iter and all(m is not None for m in made)
+    monkeypatch.setattr(_training, "workspace", lambda *arguments: None)
+    anew = fit(SHORT)
+    for a, b in zip(in_space, anew, strict=True):
+        assert np.array_equal(a.probabilities, b.probabilities)
 
 
 def test_the_optimizer_is_that_of_torch():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import sqrt
 
 import numpy as np
 import torch
@@ -45,39 +44,41 @@ class Directions:
     """
 
     def __init__(self, rows: Rows, index: np.ndarray):
-        self.index = torch.from_numpy(index)
-        n, p = len(index), rows.n_features
-        gram = torch.zeros(n, n, dtype=torch.float64)
-        for X in self._parts(rows):
-            gram.addmm_(X, X.T)
-        squares, U = torch.linalg.eigh(gram)
+        self.index = index
+        gram = np.zeros((len(index), len(index)))
+        for _, X in self._parts(rows):
+            gram += X @ X.T
+        squares, U = np.linalg.eigh(gram)
         live = squares > _DEAD * squares[-1]
         live[-1] = True  # also where all rows are zero
-        root, U = (
-            squares[live].clamp(min=torch.finfo(gram.dtype).tiny).sqrt(),
-            U[:, live],
-        )
-        m = len(root)
-        c = sqrt(m / p)
-        self._back = U / (c * root)  # Xᵀ times this is Bᵀ / c
-        T = torch.zeros(rows.X.shape[0], m, dtype=torch.float32)
-        T[self.index] = (U * (c * root)).float()
-        self.target = Target("squared_error", m, T)
+        U = U[:, live]
+        m, tiny = U.shape[1], np.finfo(gram.dtype).tiny
+        longer = np.sqrt(np.maximum(squares[live], tiny) * m / rows.n_features)  # c S
+        self._back = U / longer  # Xᵀ times this is Bᵀ / c
+        T = np.zeros((rows.X.shape[0], m), dtype=np.float32)
+        T[index] = U * longer
+        self.target = Target("squared_error", m, torch.from_numpy(T))
 
-    def _parts(self, rows: Rows) -> Iterator[Tensor]:
+    def _parts(self, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
         """Some columns at a time of the rows seen, in float64."""
         width = max(1, _VALUES_AT_ONCE // len(self.index))
-        index = self.index.to(rows.device)
+        index = torch.from_numpy(self.index).to(rows.device)
         for columns in torch.arange(rows.n_features, device=rows.device).split(width):
-            yield rows.take(index, columns).cpu().double()
+            part = slice(int(columns[0]), int(columns[-1]) + 1)
+            yield part, rows.take(index, columns).cpu().numpy().astype(np.float64)
 
-    def of_all_columns(self, state: dict[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+    def of_all_columns(self, state, rows: Rows) -> dict[str, Tensor]:
         """The state of a decoder of T as one that has the columns for its outputs."""
         *_, weight, bias = state  # those of the last layer come last
-        weight_of_rows = self._back @ state[weight].cpu().double()  # (n, h)
-        bias_of_rows = state[bias].cpu().double() @ self._back.T  # (1, n)
-        weights, biases = [], []
-        for X in self._parts(rows):
-            weights.append((X.T @ weight_of_rows).float())
-            biases.append((bias_of_rows @ X).float())
-        return state | {weight: torch.cat(weights), bias: torch.cat(biases, -1)}
+        W, b = (state[name].cpu().double().numpy() for name in (weight, bias))
+        weight_of_rows, bias_of_rows = (
+            self._back @ W,
+            b @ self._back.T,
+        )  # (n, h), (1, n)
+        # Filled in place: they may be several times as large as all else.
+        weights = torch.empty(rows.n_features, W.shape[1], dtype=torch.float32)
+        biases = torch.empty(1, rows.n_features, dtype=torch.float32)
+        for part, X in self._parts(rows):
+            weights[part] = torch.from_numpy(X.T @ weight_of_rows)
+            biases[:, part] = torch.from_numpy(bias_of_rows @ X)
+        return state | {weight: weights, bias: biases}

@@ -399,6 +399,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
             done=settled & tunes | last,
             may_stop=sure | options.early_stopping,
         )
+        del logits, selection  # which may be large, before the next epoch
         if keeper.stopped.all():
             break
     return asked_to_stop

@@ -3,9 +3,10 @@
 A linear target of 50 planted columns. One quantity grows at a time: the columns p, the
 rows n (a memory-mapped file, and a sparse matrix with 1 % of its values), the selected
 features k, or the runs r. One set is large both ways ("wide"), and DEXTER is a text set
-of sparse counts. Each case has a process and one thread of its own (Linux only). Its
-peak is the most memory resident in the fit, less what was resident before it, when the
-data were there.
+of sparse counts. The study "reconstruction" has no target and columns that are noisy
+copies of 50 factors, of which each should have a column among those selected. Each case
+has a process and one thread of its own (Linux only). Its peak is the most memory
+resident in the fit, less what was resident before it, when the data were there.
 
 ``python benchmarks/scale.py`` appends to ``results/scale.jsonl`` and goes on where it
 was stopped.
@@ -30,6 +31,7 @@ from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
 N_RELEVANT = 50
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 DENSE, DENSITY = "dense", 0.01
+BLOCKS, NOISE = "blocks", 0.5
 
 
 def case(study, method, n=1000, p=1000, k=50, r=1, data=DENSE, **parameters):
@@ -59,6 +61,9 @@ def all_cases():
         yield case("dexter", method, n=300, p=20_000, data="dexter")
     for method in both:
         yield case("wide", method, n=5000, p=30_000)
+    for p in (10**3, 10**4, 10**5):
+        for method in both:
+            yield case("reconstruction", method, p=p, data=BLOCKS)
     for method in reversed(both):  # greedy_columns would hold five times X in float64
         yield case("p", method, p=10**6)
 
@@ -113,7 +118,15 @@ def write_data(folder, data, n, p):
 
 
 def read_data(own, folder, data_home):
-    """X, y, the planted columns, and held-out rows where there are any."""
+    """X, y, the planted columns, and held-out rows, where there are any."""
+    if own["data"] == BLOCKS:
+        rng = np.random.default_rng(0)
+        X = fill(np.empty((own["n"], own["p"]), dtype=np.float32), rng)
+        factors = rng.standard_normal((own["n"], N_RELEVANT), dtype=np.float32)
+        for row, own_factors in zip(X, factors, strict=True):
+            row *= NOISE
+            row += np.repeat(own_factors, own["p"] // N_RELEVANT)
+        return X, None, None, None
     if own["data"] == "dexter":
         split = load_split("dexter", data_home, scale=False)
         X_train, X_test = map(scipy.sparse.csr_matrix, (split.X_train, split.X_test))
@@ -149,6 +162,9 @@ def measure(own, folder, data_home):
     if relevant is not None:
         found = np.isin(relevant, columns).sum()
         figures["recovered"] = found / min(own["k"], N_RELEVANT)
+    if own["data"] == BLOCKS:
+        factor = columns // (own["p"] // N_RELEVANT)
+        figures["recovered"] = len(set(factor.tolist())) / N_RELEVANT
     if test is not None:
         figures["accuracy"] = figures.pop("model").score(*test)
     figures.pop("model", None)

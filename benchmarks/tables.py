@@ -368,12 +368,16 @@ def _accuracy_and_seconds(records):
     return f"{accuracy} ({cell(records, 'processor_seconds', 1)} s)"
 
 
+SCALE_STUDIES = ("p", "n", "k", "r", "wide", "dexter", "reconstruction")
+
+
 def scale(study):
     """Cost of a fit against the quantity that the study is named after."""
-    varied = {"dexter": "p", "wide": "p"}.get(study, study)
+    varied = study if study in ("n", "k", "r") else "p"
     header = [varied, "selector", "seconds", "grows as"]
     header += ["data (MB)", "peak above (MB)", "in (r, k, p) arrays"]
-    header += ["accuracy" if study == "dexter" else "planted found", "rows settled"]
+    found = {"dexter": "accuracy", "reconstruction": "factors found"}
+    header += [found.get(study, "planted found"), "rows settled"]
     rows, last = [], {}
     records = [r for r in read("scale") if r["study"] == study]
     for r in sorted(records, key=lambda r: r[varied]):
@@ -585,7 +589,7 @@ TABLES = {
     "agreement": agreement,
     "restarts": restarts,
     "begin_large": begin_large,
-    **{f"scale_{s}": partial(scale, s) for s in ("p", "n", "k", "r", "wide", "dexter")},
+    **{f"scale_{s}": partial(scale, s) for s in SCALE_STUDIES},
     "measured_on": measured_on,
 }
 

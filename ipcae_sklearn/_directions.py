@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ipcae_sklearn._data import Rows, Target
 
-# At most so many rows, of at least so many columns for each.
-_MOST_ROWS, _COLUMNS_FOR_EACH = 2048, 16
+# At most so many rows, and columns: at least so many, and so many for each row.
+_MOST_ROWS, _FEWEST_COLUMNS, _COLUMNS_FOR_EACH = 2048, 4096, 4
 _VALUES_AT_ONCE = 2**22  # read, in float64
 # A direction with less than this share of the squares in the longest is rounding.
 _DEAD = 1e-10
@@ -19,7 +19,8 @@ _DEAD = 1e-10
 
 def worthwhile(n_rows: int, n_columns: int) -> bool:
     """Whether there are so few rows that a decoder has less to do in their span."""
-    return n_rows <= _MOST_ROWS and n_columns >= _COLUMNS_FOR_EACH * n_rows
+    fewest = max(_FEWEST_COLUMNS, _COLUMNS_FOR_EACH * n_rows)
+    return n_rows <= _MOST_ROWS and n_columns >= fewest
 
 
 class Directions:

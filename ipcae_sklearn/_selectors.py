@@ -41,6 +41,7 @@ from ipcae_sklearn._data import (
     column_statistics,
     encode_labels,
     encode_values,
+    naming_columns_without_numbers,
     resolve_device,
     resolve_task,
     row_blocks,
@@ -113,16 +114,20 @@ class _Fitted:
         return decoder.eval()
 
 
-def _has_target(estimator) -> bool:
-    return getattr(estimator, "task_", None) in ("classification", "regression")
+def _after(*tasks: str):
+    """A check for ``available_if``: whether the last fit had one of these tasks."""
 
+    def check(estimator) -> bool:
+        task = getattr(estimator, "task_", None)
+        if task not in tasks:
+            found = "there was none" if task is None else f"it was one of {task}"
+            raise AttributeError(
+                f"This needs a fit of {' or '.join(tasks)}; {found}. With a target y "
+                "the decoder predicts, without one it reconstructs."
+            )
+        return True
 
-def _has_classes(estimator) -> bool:
-    return getattr(estimator, "task_", None) == "classification"
-
-
-def _reconstructs(estimator) -> bool:
-    return getattr(estimator, "task_", None) == "reconstruction"
+    return check
 
 
 class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
@@ -357,18 +362,22 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         options = {"accept_sparse": "csr", "ensure_all_finite": False}
         if y is None or self.task == "reconstruction":
-            X = validate_data(self, X, ensure_min_samples=2, **options)
+            with naming_columns_without_numbers(X):
+                X = validate_data(self, X, ensure_min_samples=2, **options)
+                X = _of_numbers(X)
             task, y = "reconstruction", None
         else:
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                multi_output=True,
-                y_numeric=self.task == "regression",
-                ensure_min_samples=2,
-                **options,
-            )
+            with naming_columns_without_numbers(X):
+                X, y = validate_data(
+                    self,
+                    X,
+                    y,
+                    multi_output=True,
+                    y_numeric=self.task == "regression",
+                    ensure_min_samples=2,
+                    **options,
+                )
+                X = _of_numbers(X)
             if y.ndim == 2 and y.shape[1] == 1 and not scipy.sparse.issparse(y):
                 y = column_or_1d(y, warn=True)
             task = resolve_task(self.task, y)
@@ -730,7 +739,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         mask[self.selected_indices_] = True
         return mask
 
-    @available_if(_reconstructs)
+    @available_if(_after("reconstruction"))
     def reconstruct(self, X):
         """Estimate all features from the selected ones, those among them.
 
@@ -758,7 +767,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         full[:, in_use] += self._decode(X) * self._fitted.scale[in_use]
         return full
 
-    @available_if(_has_target)
+    @available_if(_after("classification", "regression"))
     def predict(self, X):
         """Predict the target with the jointly trained decoder.
 
@@ -781,7 +790,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return (outputs > 0).astype(int)
         return self.classes_[outputs.argmax(axis=1)]
 
-    @available_if(_has_classes)
+    @available_if(_after("classification"))
     def predict_proba(self, X):
         """Predict the probabilities of the classes with the joint decoder.
 
@@ -950,6 +959,11 @@ def _ranking(scores, selected) -> np.ndarray:
     ranking = np.ones(len(scores), dtype=int)
     ranking[rest[np.argsort(-scores[rest], kind="stable")]] += np.arange(len(rest)) + 1
     return ranking
+
+
+def _of_numbers(X):
+    """X itself but for an array of objects, which frames with categories become."""
+    return X.astype(np.float64) if X.dtype.kind == "O" else X
 
 
 def _dense(X) -> np.ndarray:

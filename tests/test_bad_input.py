@@ -301,7 +301,9 @@ def test_strings(Selector):
     words = X.astype(object)
     words[3, 2] = "red"
     check_refused(quick(Selector), words, y, ValueError, "red")
-    check_refused(quick(Selector), X.astype(str)[:, :3] + "x", y, ValueError, "strings")
+    words = np.char.add(X.astype(str), "x")
+    match = f"the text '{words[0, 0]}' in column 0"
+    check_refused(quick(Selector), words, y, ValueError, match)
 
 
 @both
@@ -693,3 +695,88 @@ def test_new_fit_forgets_the_names_of_the_last(Selector):
     selector.fit(X[:, :5], y)
     assert selector.n_features_in_ == 5
     assert not hasattr(selector, "feature_names_in_")
+
+
+# Columns that are not numbers
+
+
+def frame_with(column):
+    pandas = pytest.importorskip("pandas")
+    X, y = make_data()
+    frame = pandas.DataFrame(X[:, :4], columns=list("abcd"))
+    values = {
+        "text": ["u"] * 59 + ["3"],
+        "category": pandas.Categorical(["u", "v"] * 30),
+        "text of numbers but one": ["1.5"] * 59 + ["u"],
+        "date": pandas.Timestamp("2020-01-31"),
+    }
+    frame["c"] = values[column]
+    return frame, y
+
+
+@pytest.mark.parametrize(
+    "column", ["text", "category", "text of numbers but one", "date"]
+)
+@pytest.mark.parametrize("task", TASKS)
+@both
+def test_a_column_that_holds_no_numbers_is_named(Selector, task, column):
+    X, y = frame_with(column)
+    value = "dates .2020-01-31.*" if column == "date" else "the text 'u'"
+    y = y > 0 if task == "classification" else y
+    selector = quick(Selector, task=task)
+    check_refused(selector, X, y, ValueError, f"{value} in column 'c'.*drop it")
+
+
+@pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist])
+def test_a_column_of_an_array_that_holds_a_text_is_numbered(form):
+    X = make_data()[0].astype(object)
+    X[3, 1] = "n/a"
+    match = "the text 'n/a' in column 1"
+    check_refused(quick(CAESelector), form(X), None, ValueError, match)
+
+
+def test_other_errors_stay_as_they_are():
+    X = make_data()[0].astype(object)
+    X[0, 0] = {"foo": "bar"}
+    match = "argument must be .* string.* number"
+    check_refused(quick(CAESelector), X, None, TypeError, match)
+
+
+def test_categories_that_are_numbers_are_numbers():
+    pandas = pytest.importorskip("pandas")
+    X, _ = make_data()
+    frame = pandas.DataFrame(X)
+    frame[2] = pandas.Categorical(np.arange(60) % 3)
+    X[:, 2] = np.arange(60) % 3
+    a, b = quick(CAESelector).fit(frame), quick(CAESelector).fit(X)
+    assert_array_equal(a.probabilities_, b.probabilities_)
+
+
+@pytest.mark.parametrize("unit", ["datetime64[D]", "timedelta64[D]"])
+def test_dates_are_no_target_unless_they_are_classes(unit):
+    X, _ = make_data()
+    y = (np.arange(60) // 20).astype(unit)
+    check_refused(quick(CAESelector), X, y, ValueError, "y holds dates.*numbers")
+    selector = quick(CAESelector, task="classification").fit(X, y)
+    assert_array_equal(selector.classes_, np.unique(y))
+
+
+@pytest.mark.parametrize(
+    "method, task, match",
+    [
+        ("predict", "reconstruction", "it was one of reconstruction"),
+        ("predict_proba", "regression", "needs a fit of classification"),
+        ("reconstruct", "regression", "it was one of regression"),
+        ("reconstruct", None, "needs a fit of reconstruction; there was none"),
+    ],
+)
+def test_why_a_method_is_not_there(method, task, match):
+    X, y = make_data()
+    selector = quick(CAESelector)
+    if task is not None:
+        selector.set_params(task=task).fit(X, y)
+    assert not hasattr(selector, method)
+    with pytest.raises(AttributeError, match=f"no attribute '{method}'") as raised:
+        getattr(selector, method)
+    with pytest.raises(AttributeError, match=match):
+        raise raised.value.__cause__

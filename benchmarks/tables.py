@@ -401,6 +401,25 @@ def scale(study):
     return markdown(header, rows)
 
 
+def directions():
+    """A reconstruction with directions for outputs, and with columns."""
+    header = ["rows", "p", "selector", "seeds", "seconds", "R² of the decoder"]
+    header += ["linear MSE"]
+    sides_of = {}
+    for r in read("directions"):
+        sides = sides_of.setdefault((r["case"], r["method"]), ([], []))
+        sides[r["outputs"] == "directions"].append(r)
+    rows = []
+    for (case, method), sides in sorted(sides_of.items()):
+        cells = [
+            " → ".join(cell(side, name, digits) for side in sides)
+            for name, digits in (("seconds", 1), ("score", 3), ("linear_mse", 4))
+        ]
+        own = [case, f"{sides[0][0]['p']:,}", f"`{method}`", str(len(sides[0]))]
+        rows.append(own + cells)
+    return markdown(header, rows)
+
+
 def scaled_name(record):
     method = f"`{record['method']}`"
     if record["data"] in ("memmap", "csr"):
@@ -589,6 +608,7 @@ TABLES = {
     "agreement": agreement,
     "restarts": restarts,
     "begin_large": begin_large,
+    "directions": directions,
     **{f"scale_{s}": partial(scale, s) for s in SCALE_STUDIES},
     "measured_on": measured_on,
 }

@@ -191,7 +191,8 @@ def _scores(rows, index, Y, weights, start) -> np.ndarray:
     products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)
     norms = np.zeros(rows.n_features, dtype=np.float32)
     for part, X in _parts(rows, index):
-        X = root[part].astype(np.float32) * X
+        if weights is not None:
+            X = root[part].astype(np.float32) * X
         products += left[part].T.astype(np.float32) @ X
         norms += np.einsum("ij,ij->j", X, X)
     return np.einsum("ij,ij->j", products, products) / np.maximum(norms, 1e-30)

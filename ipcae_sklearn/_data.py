@@ -320,27 +320,32 @@ class Rows:
         if scipy.sparse.issparse(self.X):  # all values of a row are copied
             width = max(m, self.X.nnz / self.X.shape[0])
         most = _MAPPED_ROWS if is_memory_mapped(self.X) else None
-        for rows in row_blocks((len(index), width), most):
-            taken[rows] = self._scaled(index[rows], columns)
-            _let_go(self.X)
-        return taken
-
-    def _scaled(self, index, columns) -> Tensor:
-        """Float32 values, computed in float64."""
         own, center, scale = self.columns, self.center, self.scale
         if columns is not None:
             own = columns if isinstance(own, slice) else own[columns]
             center, scale = center[columns], scale[columns]
+        scaled = np.empty((0, m))
+        for rows in row_blocks((len(index), width), most):
+            block = self._block(index[rows], own, columns is None)
+            if not len(scaled):  # once: new memory takes longer than the arithmetic
+                scaled = np.empty(block.shape)
+            values = scaled[: len(block)]
+            np.subtract(block, center, out=values)
+            np.divide(values, scale, out=values)
+            taken[rows].copy_(torch.from_numpy(values))
+            _let_go(self.X)
+        return taken
+
+    def _block(self, index, columns, whole_rows: bool) -> np.ndarray:
+        """Values of X in some rows and columns, as they are."""
         if scipy.sparse.issparse(self.X):
             block = self.X[index]
-            block = (block if columns is None else block[:, own]).toarray()
-        elif columns is None:
-            block = self.X[index][:, own]
-        else:  # these values alone, not all of the rows
-            block = self.X[index[:, np.newaxis], own]
-        scaled = np.empty(block.shape, dtype=np.float32)
-        np.divide(block - center, scale, out=scaled)
-        return torch.from_numpy(scaled).to(self.device)
+            return (block if whole_rows else block[:, columns]).toarray()
+        if len(index) == 1:  # no copy of a row, which may be long
+            return self.X[index[0] : index[0] + 1, columns]
+        if whole_rows:
+            return self.X[index][:, columns]
+        return self.X[index[:, np.newaxis], columns]  # these values alone
 
     def take(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
         """Rows of the given numbers, (b,) -> (b, p), or their values in some columns

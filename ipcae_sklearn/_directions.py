@@ -28,9 +28,9 @@ class Directions:
 
     A decoder of rows in this span need not leave it: what its output has beyond is an
     error for each of them. With T = c X Bᵀ for its target it has m outputs in place of
-    p, and the mean of their squared errors is the same for c = √(m/p). The basis are
-    the principal directions: with the singular values S, X = U S B, which is never
-    stored, as it is as large as X.
+    p, and with c = √(m/p) the mean of their squared errors is the same. B holds the
+    principal directions, X = U S B with the singular values S. It is never stored, for
+    it is as large as X.
 
     Parameters
     ----------
@@ -72,14 +72,11 @@ class Directions:
         """The state of a decoder of T as one that has the columns for its outputs."""
         *_, weight, bias = state  # those of the last layer come last
         W, b = (state[name].cpu().double().numpy() for name in (weight, bias))
-        weight_of_rows, bias_of_rows = (
-            self._back @ W,
-            b @ self._back.T,
-        )  # (n, h), (1, n)
+        W, b = self._back @ W, b @ self._back.T  # of the rows: (n, h), (1, n)
         # Filled in place: they may be several times as large as all else.
         weights = torch.empty(rows.n_features, W.shape[1], dtype=torch.float32)
         biases = torch.empty(1, rows.n_features, dtype=torch.float32)
         for part, X in self._parts(rows):
-            weights[part] = torch.from_numpy(X.T @ weight_of_rows)
-            biases[:, part] = torch.from_numpy(bias_of_rows @ X)
+            weights[part] = torch.from_numpy(X.T @ W)
+            biases[:, part] = torch.from_numpy(b @ X)
         return state | {weight: weights, bias: biases}

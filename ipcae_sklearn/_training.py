@@ -367,7 +367,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     def losses(first, epoch):
         space = None
         for i, batch in enumerate(batches.train(epoch)):
-            if i == 0:  # only while it is needed
+            if i == 0:  # of this epoch: in between, others need as much
                 space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
             own = loss, options, noise, temperature(first + i), masks, space
             yield _search_step(model, optimizer, batch, *own)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import mmap
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
+
+from ipcae_sklearn._warnings import warn
 
 _CHUNK_BYTES = 2**20  # of float64 values worked on at once; they fit a cache
 # Rows of a memory-mapped file that are read before its pages are let go: the system may
@@ -304,11 +305,10 @@ class Rows:
         try:
             return self._read(np.arange(self.X.shape[0]))
         except torch.cuda.OutOfMemoryError:
-            warnings.warn(
+            warn(
                 f"X does not fit on {self.device} and is read batch by batch, which "
                 "is slower.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return None
 
@@ -704,12 +704,10 @@ def _warn_if_values_look_like_classes(y, kind) -> None:
         return
     n_classes = len(np.unique(y))
     if n_classes > _MANY_CLASSES and len(y) < _FEW_ROWS * n_classes:
-        warnings.warn(
+        warn(
             f"y holds whole numbers of {n_classes} values, which are taken as "
             "classes. If they are values to predict, use task='regression'; "
             "task='classification' says that they are classes.",
-            UserWarning,
-            stacklevel=5,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 
 from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
 from ipcae_sklearn._directions import Directions
+from ipcae_sklearn._warnings import warn
 
 
 @dataclass
@@ -174,10 +174,8 @@ def warn_if_few_dominate(std, k: int) -> None:
     variance = np.sort((std / std.max()) ** 2)[::-1]
     n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
     if n_dominant < min(k, max(2, 0.1 * len(std))):
-        warnings.warn(
+        warn(
             f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
             "will dominate its reconstruction, which is measured in the units of X. "
             "If the units differ, use standardize=True.",
-            UserWarning,
-            stacklevel=5,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral
@@ -26,6 +25,7 @@ from ipcae_sklearn._selectors import (
     IPCAESelector,
     _BaseConcreteSelector,
 )
+from ipcae_sklearn._warnings import warn
 
 # The arrays of (k, p) float32 values that a run needs, about, and how many bytes of
 # them are worked on at once: a bound of memory.
@@ -333,11 +333,9 @@ def _sizes(ks, X) -> list[int]:
     p = X.shape[1]
     sizes = [_parameters.resolve_k(k, p) for k in ks]
     if max(sizes) > p:
-        warnings.warn(
+        warn(
             f"Some of ks={ks} are greater than n_features={p}. All the features are "
             "kept for these.",
-            UserWarning,
-            stacklevel=3,
         )
     return [min(size, p) for size in sizes]
 
@@ -414,10 +412,8 @@ def _as_results(sizes, ks, scores, fit_seconds, score_seconds) -> dict:
     """``cv_results_`` in the layout of GridSearchCV, with the numbers of features."""
     mean = scores.mean(axis=1)
     if not np.isfinite(mean).all():
-        warnings.warn(
+        warn(
             f"One or more of the test scores are non-finite: {mean}",
-            UserWarning,
-            stacklevel=4,
         )
     results = {
         "mean_fit_time": fit_seconds.mean(axis=1),

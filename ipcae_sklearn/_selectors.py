@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from numbers import Integral
 
@@ -66,6 +65,7 @@ from ipcae_sklearn._problem import (
     warn_if_few_dominate,
 )
 from ipcae_sklearn._training import RunResult, train
+from ipcae_sklearn._warnings import warn
 
 # Steps of the search and of the tuning that "auto" asks for, in whole epochs, and the
 # fewest epochs. Annealing needs steps, however many rows there are; the decoder learns
@@ -448,11 +448,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
     def _resolve_k(self, n_features: int) -> int:
         k = _parameters.resolve_k(self.k, n_features)
         if k > n_features:
-            warnings.warn(
+            warn(
                 f"k={self.k} is greater than n_features={n_features}. All the "
                 "features will be kept.",
-                UserWarning,
-                stacklevel=4,
             )
         return min(k, n_features)
 
@@ -570,11 +568,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 f"A run does not fit on {device}. Lower batch_size or k, or use "
                 "device='cpu'."
             )
-        warnings.warn(
+        warn(
             f"{len(runs.k)} runs side by side do not fit on {device}; they are trained "
             "in two parts.",
             RuntimeWarning,
-            stacklevel=4,
         )
         parts = [self._train(problem, task, half, *own) for half in runs.halves()]
         return [result for part in parts for result in part]
@@ -721,13 +718,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             ),
         )
         if not best.converged:
-            warnings.warn(
+            warn(
                 f"Some of the {len(columns)} selector rows were not sure of their "
                 f"column when the search ended after {options.max_iter} epochs. "
                 f"Increase max_iter (to {2 * options.max_iter}, say) or "
                 "learning_rate_selector.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def __sklearn_is_fitted__(self):
@@ -840,7 +836,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         fitted = self._fitted
         if X.shape[0] < 2:
             message = "R² is not defined with fewer than two rows."
-            warnings.warn(message, UndefinedMetricWarning, stacklevel=3)
+            warn(message, UndefinedMetricWarning)
             return float("nan")
         weights = np.ones(X.shape[0])
         if sample_weight is not None:

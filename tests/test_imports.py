@@ -32,7 +32,8 @@ TABLE = {
     "_decoding": Allowed("_modules", "numpy torch"),
     "_local_search": Allowed("_decoding _modules", "numpy torch"),
     "_training": Allowed("_decoding _functional _local_search", "numpy torch"),
-    "_data": Allowed("", "numpy scipy sklearn torch"),
+    "_warnings": Allowed("", ""),
+    "_data": Allowed("_warnings", "numpy scipy sklearn torch"),
     "_greedy": Allowed("", "numpy scipy"),
     "_parameters": Allowed("", "numpy"),
     "_callbacks": Allowed("", "sklearn"),
@@ -40,14 +41,14 @@ TABLE = {
     "datasets": Allowed("", "numpy sklearn"),
     "_advice": Allowed("_greedy", "numpy torch"),
     "_directions": Allowed("_data", "numpy torch"),
-    "_problem": Allowed("_data _directions", "numpy torch"),
+    "_problem": Allowed("_data _directions _warnings", "numpy torch"),
     "_selectors": Allowed(
         "_advice _problem _functional _modules _decoding _training _data _directions "
-        "_parameters _callbacks",
+        "_parameters _callbacks _warnings",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(
-        "_problem _data _parameters _selectors",
+        "_problem _data _parameters _selectors _warnings",
         "joblib numpy scipy sklearn torch",
     ),
     "__init__": Allowed("_greedy _display datasets _selectors _search", ""),

@@ -1,0 +1,16 @@
+"""Warnings that point to the line that called, not to one within the package."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+_INSIDE = ("ipcae_sklearn", "sklearn", "joblib", "contextlib")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn as from the first caller outside of this package and scikit-learn."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from common import Results, Split, linear_reconstruction_error, load_split, parser
-from ipcae_sklearn import CAESelector, IPCAESelector, _selectors
+from ipcae_sklearn import CAESelector, IPCAESelector, _problem
 
 # Name, data, and rows to fit to; those with few columns have columns by default.
 CASES = {
@@ -51,7 +51,7 @@ def measure(split, Selector, outputs, seed):
     selector = Selector(50, random_state=seed)
     started = time.process_time()
     turned = outputs == "directions"
-    with patch.object(_selectors, "worthwhile", lambda n_rows, n_columns: turned):
+    with patch.object(_problem, "worthwhile", lambda n_rows, n_columns: turned):
         selector.fit(split.X_train)
     return {
         "seconds": time.process_time() - started,

@@ -6,7 +6,6 @@ scaled; targets become tensors and predictions become targets again.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import mmap
 from collections.abc import Iterator
@@ -99,52 +98,6 @@ def _blocks(X) -> Iterator[tuple[slice, np.ndarray]]:
     for rows in row_blocks(X.shape):
         yield rows, X[rows]
         _let_go(X)
-
-
-@contextlib.contextmanager
-def naming_columns_without_numbers(X):
-    """Where X cannot be made an array of numbers, name the first column at fault."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        for name, values in _columns_of_objects(X):
-            wrong = _without_number(values)
-            if wrong is not None:
-                raise ValueError(
-                    f"Input X holds {wrong} in column {name!r}. Turn the column into "
-                    "numbers (categories by OneHotEncoder in a "
-                    "sklearn.compose.ColumnTransformer, say), or drop it."
-                ) from error
-        raise
-
-
-def _columns_of_objects(X) -> Iterator[tuple[object, np.ndarray]]:
-    """The columns of a frame or an array that are not of numbers, and their names."""
-    if hasattr(X, "columns"):
-        for name in X.columns:
-            yield name, np.asarray(X[name])
-    elif isinstance(X, (np.ndarray, list)) and np.ndim(X) == 2:
-        array = np.asarray(X, dtype=None if isinstance(X, np.ndarray) else object)
-        yield from enumerate(array.T)
-
-
-def _without_number(values: np.ndarray) -> str | None:
-    """The first value that is a text or a date, as it is to be told."""
-    if values.dtype.kind in "mM":
-        return f"dates ({values[0]})"
-    if values.dtype.kind in "OUST":
-        for value in values:
-            if isinstance(value, (str, bytes)) and not _is_number(value):
-                return f"the text {str(value)!r}"
-    return None
-
-
-def _is_number(text) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def check_finite(X, names=None) -> None:
@@ -682,15 +635,15 @@ class Target:
 
 def resolve_task(task: str, y) -> str:
     """The task that "auto" stands for."""
-    if task != "auto":
-        return task
-    if y is None:
-        return "reconstruction"
-    if np.asarray(y).dtype.kind in "mM":
+    if task != "classification" and np.asarray(y).dtype.kind in "mM":
         raise ValueError(
             "y holds dates. If they are values to predict, pass numbers, such as days "
             "since the first of them; task='classification' says that they are classes."
         )
+    if task != "auto":
+        return task
+    if y is None:
+        return "reconstruction"
     kind = type_of_target(y, input_name="y")
     if kind.startswith("continuous"):
         return "regression"

@@ -29,14 +29,16 @@ class Directions:
     A decoder of rows in this span need not leave it: what its output has beyond is an
     error for each of them. With T = c X Bᵀ for its target it has m outputs in place of
     p, and with c = √(m/p) the mean of their squared errors is the same. B holds the
-    principal directions, X = U S B with the singular values S. It is never stored, for
-    it is as large as X.
+    principal directions of the weighted rows, √w X = U S B with the singular values S.
+    It is never stored, for it is as large as X.
 
     Parameters
     ----------
     rows : Rows
     index : int array of shape (n,)
         Numbers of the rows that are seen; others may have no weight anywhere.
+    weights : array of shape (n,) or None
+        Of these rows, positive; None for equal ones.
 
     Attributes
     ----------
@@ -44,20 +46,26 @@ class Directions:
         T, with a row for each row of X; zeros for those that are not seen.
     """
 
-    def __init__(self, rows: Rows, index: np.ndarray):
+    def __init__(self, rows: Rows, index: np.ndarray, weights=None):
         self.index = index
-        gram = np.zeros((len(index), len(index)))
-        for _, X in self._parts(rows):
+        root = np.ones(len(index)) if weights is None else np.sqrt(weights)
+        root = (root / np.linalg.norm(root))[:, None]
+        gram, along = np.zeros((len(index), len(index))), np.zeros(len(index))
+        # A direction has no sign of its own: the same that this vector has along it,
+        # whatever the order of the rows.
+        reference = np.random.default_rng(0).standard_normal(rows.n_features)
+        for part, X in self._parts(rows):
             gram += X @ X.T
-        squares, U = np.linalg.eigh(gram)
+            along += X @ reference[part]
+        squares, U = np.linalg.eigh(root * gram * root.T)
         live = squares > _DEAD * squares[-1]
         live[-1] = True  # also where all rows are zero
-        U = U[:, live]
+        U = U[:, live] * np.where(U[:, live].T @ (root[:, 0] * along) < 0, -1, 1)
         m, tiny = U.shape[1], np.finfo(gram.dtype).tiny
         longer = np.sqrt(np.maximum(squares[live], tiny) * m / rows.n_features)  # c S
-        self._back = U / longer  # Xᵀ times this is Bᵀ / c
+        self._back = root * U / longer  # Xᵀ times this is Bᵀ / c
         T = np.zeros((rows.X.shape[0], m), dtype=np.float32)
-        T[index] = U * longer
+        T[index] = U / root * longer
         self.target = Target("squared_error", m, torch.from_numpy(T))
 
     def _parts(self, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
-from ipcae_sklearn._directions import Directions
+from ipcae_sklearn._directions import Directions, worthwhile
 from ipcae_sklearn._warnings import warn
+
+_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -33,6 +36,28 @@ class Problem:
         """The columns in use, centred and scaled, on a device."""
         center, scale = self.center[self.columns], self.scale[self.columns]
         return Rows(self.X, self.columns, center, scale, device)
+
+    def learn_directions(self, weights=None) -> None:
+        """Reconstruct in the directions that the rows of positive weight span, if these
+        are few.
+        """
+        seen = (
+            np.arange(self.X.shape[0]) if weights is None else np.flatnonzero(weights)
+        )
+        if worthwhile(len(seen), len(self.columns)):
+            own = None if weights is None else weights[seen]
+            self.directions = Directions(self.rows(_CPU), seen, own)
+
+    def of_all_columns(self, decoder_state):
+        """The state of a trained decoder as one with the columns for its outputs."""
+        if self.directions is None:
+            return decoder_state
+        return self.directions.of_all_columns(decoder_state, self._rows_in_the_end)
+
+    @cached_property
+    def _rows_in_the_end(self) -> Rows:
+        # Not those of the directions: no copy of X is held while there is training.
+        return self.rows(_CPU)
 
 
 @dataclass

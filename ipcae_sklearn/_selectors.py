@@ -40,13 +40,11 @@ from ipcae_sklearn._data import (
     column_statistics,
     encode_labels,
     encode_values,
-    naming_columns_without_numbers,
     resolve_device,
     resolve_task,
     row_blocks,
 )
 from ipcae_sklearn._decoding import TrainingOptions
-from ipcae_sklearn._directions import Directions, worthwhile
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
@@ -55,6 +53,7 @@ from ipcae_sklearn._modules import (
     IndirectLogits,
     make_decoder,
 )
+from ipcae_sklearn._numbers import naming_columns_without_numbers, of_numbers
 from ipcae_sklearn._problem import (
     Problem,
     Runs,
@@ -250,7 +249,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             As :meth:`_check_data` returns them.
         cases : sequence of (estimator, int array)
             The estimators to fit and the numbers of the rows that each may see. The
-            scales of the columns and of a regression's targets come from all rows.
+            scales of the columns and of a regression's targets, and the directions of
+            a reconstruction, come from all rows.
         columns : int array, optional
             Numbers of the columns to use; those that vary, if not told.
         """
@@ -364,7 +364,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if y is None or self.task == "reconstruction":
             with naming_columns_without_numbers(X):
                 X = validate_data(self, X, ensure_min_samples=2, **options)
-                X = _of_numbers(X)
+                X = of_numbers(X)
             task, y = "reconstruction", None
         else:
             with naming_columns_without_numbers(X):
@@ -377,7 +377,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                     ensure_min_samples=2,
                     **options,
                 )
-                X = _of_numbers(X)
+                X = of_numbers(X)
             if y.ndim == 2 and y.shape[1] == 1 and not scipy.sparse.issparse(y):
                 y = column_or_1d(y, warn=True)
             task = resolve_task(self.task, y)
@@ -400,21 +400,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             target = Target("squared_error", len(columns))
         scale = self._resolve_scale(statistics, task, min(ks))
         problem = Problem(X, columns, statistics.mean, scale, target)
-        if task == "reconstruction" and self._may_turn_outputs():
-            seen = np.arange(X.shape[0])
-            if sample_weight is not None:
-                seen = np.flatnonzero(sample_weight)
-            if worthwhile(len(seen), len(columns)):
-                rows = problem.rows(torch.device("cpu"))
-                problem.directions = Directions(rows, seen)
+        # The published decoder has the columns for its outputs, as has one that is to
+        # be gone on with on other rows; the last layer of a user's is not known.
+        plain = self.tuning_iter == 0 or self.warm_start or self.decoder is not None
+        if task == "reconstruction" and not plain:
+            problem.learn_directions(sample_weight)
         return problem
-
-    def _may_turn_outputs(self) -> bool:
-        """Whether a reconstruction may have other outputs than the columns.
-
-        Not the published one, nor one that is to be gone on with on other rows.
-        """
-        return self.decoder is None and not self.warm_start and self.tuning_iter != 0
 
     def _plan_runs(self, problem, y, sample_weight, ks, cases) -> tuple[Runs, float]:
         """The runs, and how many times more rows there are than each of them sees."""
@@ -674,10 +665,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)
-        decoder_state = best.state["decoder"]
-        if problem.directions is not None:
-            rows = problem.rows(torch.device("cpu"))
-            decoder_state = problem.directions.of_all_columns(decoder_state, rows)
         standardized = self._resolve_standardize(task)
         in_units_of_X = task == "reconstruction" and not standardized
         unit = problem.scale[0] ** 2 if in_units_of_X else 1.0
@@ -712,7 +699,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             loss=problem.target.loss,
             target_center=problem.target.center,
             target_scale=problem.target.scale,
-            decoder_state=_to_arrays(decoder_state),
+            decoder_state=_to_arrays(problem.of_all_columns(best.state["decoder"])),
             selector_state=_to_arrays(
                 best.state["selector"] if self.warm_start else {}
             ),
@@ -855,9 +842,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return float(1 - error[varies].sum() / np.square(std).sum())
 
     def _check_features(self, X):
-        X = validate_data(
-            self, X, accept_sparse="csr", ensure_all_finite=False, reset=False
-        )
+        options = {"accept_sparse": "csr", "ensure_all_finite": False}
+        with naming_columns_without_numbers(X):
+            X = of_numbers(validate_data(self, X, reset=False, **options))
         check_finite(X, getattr(self, "feature_names_in_", None))
         return X
 
@@ -955,11 +942,6 @@ def _ranking(scores, selected) -> np.ndarray:
     ranking = np.ones(len(scores), dtype=int)
     ranking[rest[np.argsort(-scores[rest], kind="stable")]] += np.arange(len(rest)) + 1
     return ranking
-
-
-def _of_numbers(X):
-    """X itself but for an array of objects, which frames with categories become."""
-    return X.astype(np.float64) if X.dtype.kind == "O" else X
 
 
 def _dense(X) -> np.ndarray:

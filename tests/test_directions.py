@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch.testing import assert_close
 
-from ipcae_sklearn import CAESelector, IPCAESelector, _directions, _selectors
+from ipcae_sklearn import CAESelector, IPCAESelector, _directions, _problem
 from ipcae_sklearn._data import Rows
 from ipcae_sklearn._directions import Directions, worthwhile
 
@@ -167,7 +167,7 @@ def number_made(monkeypatch, few_columns_suffice):
             made.append(1)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(_selectors, "Directions", Counted)
+    monkeypatch.setattr(_problem, "Directions", Counted)
     return lambda: len(made)
 
 
@@ -244,3 +244,36 @@ def test_any_form_of_the_data(form, tmp_path, few_columns_suffice):
     a, b = fit(CAESelector, X, **short), fit(CAESelector, other, **short)
     assert_array_equal(a.selected_indices_, b.selected_indices_)
     assert_allclose(a.reconstruct(X[:, :4]), b.reconstruct(X[:, :4]), rtol=1e-2)
+
+
+def equivalent(X, weight):
+    """Rows that are repeated, in another order, in place of weights."""
+    order = np.random.default_rng(3).permutation(weight.sum())
+    return np.repeat(X, weight, axis=0)[order]
+
+
+def test_directions_of_weighted_rows_are_those_of_repeated_rows():
+    X = make_X(5)
+    weight = np.array([3, 1, 2, 1, 5])
+    center = np.average(X, axis=0, weights=weight)
+    found = []
+    for own, weights in ((X, weight), (equivalent(X, weight), None)):
+        rows = Rows(own, np.arange(P), center, np.ones(P), torch.device("cpu"))
+        directions = Directions(rows, np.arange(len(own)), weights)
+        m = directions.target.n_outputs
+        state = {"weight": torch.eye(m), "bias": torch.zeros(1, m)}
+        found.append(directions.of_all_columns(state, rows)["weight"])
+    assert_close(*found, rtol=0, atol=1e-4)  # the signs, too
+
+
+@pytest.mark.parametrize("Selector", [CAESelector, IPCAESelector])
+def test_weights_and_repetitions_find_the_same(Selector, few_columns_suffice):
+    X = wide(n=10, p=400)
+    weight = np.array([3, 1, 1, 2, 1, 1, 1, 4, 1, 1])
+    repeated = equivalent(X, weight)
+    short = {"max_iter": 20, "tuning_iter": 20}  # of one batch each
+    a = fit(Selector, X, sample_weight=weight, **short)
+    b = fit(Selector, repeated, **short)
+    assert_array_equal(a.selected_indices_, b.selected_indices_)
+    estimates = (s.reconstruct(s.transform(X)) for s in (a, b))
+    assert_allclose(*estimates, atol=1e-2)

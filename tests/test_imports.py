@@ -33,6 +33,7 @@ TABLE = {
     "_local_search": Allowed("_decoding _modules", "numpy torch"),
     "_training": Allowed("_decoding _functional _local_search", "numpy torch"),
     "_warnings": Allowed("", ""),
+    "_numbers": Allowed("", "numpy"),
     "_data": Allowed("_warnings", "numpy scipy sklearn torch"),
     "_greedy": Allowed("", "numpy scipy"),
     "_parameters": Allowed("", "numpy"),
@@ -43,8 +44,8 @@ TABLE = {
     "_directions": Allowed("_data", "numpy torch"),
     "_problem": Allowed("_data _directions _warnings", "numpy torch"),
     "_selectors": Allowed(
-        "_advice _problem _functional _modules _decoding _training _data _directions "
-        "_parameters _callbacks _warnings",
+        "_advice _problem _functional _modules _decoding _training _data "
+        "_parameters _callbacks _warnings _numbers",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(

@@ -33,6 +33,8 @@ _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 _SELECTED_BYTES = 2**26  # of the selected columns that are kept side by side
 _READ_ROWS = 4096  # of them that are read at once
+# What may part sums over equal rows, as a share of the largest.
+_ROUNDING = 1e-6
 
 
 def resolve_device(device) -> torch.device:
@@ -440,7 +442,7 @@ class _Part:
         share = (within < size[..., None]) * share[..., None]
         device = weights.device
         for own, own_share in zip(at.unbind(1), share.unbind(1), strict=True):
-            own_weights = weights.gather(1, own.to(device)) * own_share.to(device)
+            own_weights = weights.gather(1, own.to(device)) * own_share.to(weights)
             yield _Part(self.index[own], own_weights)
 
 
@@ -501,6 +503,54 @@ class TrainingBatches:
         other.training = self.training.repeated(times)
         other.held_out = self.held_out.repeated(times)
         return other
+
+    def in_folds(self, most: int, n_runs: int) -> tuple[TrainingBatches, int]:
+        """For all runs several times the training rows, but a fold that is held out.
+
+        Another one each time; also returns how many there are, at most so many. Folds
+        have their share of each class, and equal rows are in the same.
+        """
+        index, weights = self.training.index, self.training.weights
+        if weights is None:
+            shape = n_runs, len(index)
+            weights = torch.ones(shape, device=self.source.device, dtype=torch.float32)
+        counts = weights.cpu().numpy() > 0
+        of_rows = [self._distinct_rows(index[own]) for own in counts]
+        n_folds = min(most, *(1 + int(numbers.max()) for numbers in of_rows))
+        fold = np.full(counts.shape, -1)
+        for own, place, numbers in zip(fold, counts, of_rows, strict=True):
+            own[place] = numbers % n_folds
+        held_out = np.concatenate([fold == f for f in range(n_folds)])
+        is_held_out = torch.from_numpy(held_out).to(weights.device)
+        weights = weights.repeat(n_folds, 1)
+        trained = weights * ~is_held_out
+        other = copy.copy(self)
+        other.training = _Part(index, trained / trained.mean(1, keepdim=True))
+        other.held_out = _Part(index, weights * is_held_out)
+        other.has_validation = True
+        return other, n_folds
+
+    def _distinct_rows(self, index: Tensor) -> np.ndarray:
+        """Numbers of the rows, class by class, the same for rows that are equal.
+
+        They do not depend on the order of the rows: they follow a random direction.
+        """
+        reference = np.random.default_rng(self.seed).normal(size=self.source.n_features)
+        along = np.concatenate(
+            [
+                self.source.take(some.to(self.source.device)).cpu().numpy() @ reference
+                for some in index.split(_MAPPED_ROWS)
+            ]
+        )
+        labels = np.zeros(len(index), dtype=np.int64)
+        if self.target is not None and not self.target.is_floating_point():
+            labels = self.target[index.to(self.target.device)].cpu().numpy()
+        order = np.lexsort((along, labels))
+        apart = np.diff(along[order]) > _ROUNDING * np.abs(along).max()
+        other = apart | (np.diff(labels[order]) != 0)
+        numbers = np.empty(len(index), dtype=np.int64)
+        numbers[order] = np.cumsum(np.append(0, other))
+        return numbers
 
     def select(self, columns: Tensor) -> TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""

@@ -19,6 +19,9 @@ from torch.optim.adamw import adamw
 
 from ipcae_sklearn._modules import trainable
 
+# Share of a tuning after which a loss that has not fallen will not fall any more.
+_PATIENCE = 0.1
+
 # X (b, p) or the values of some columns (r, b, k), target (b, ...) or (r, b, ...), and
 # weights (r, b), None for equal weights
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -55,6 +58,12 @@ class Batches(Protocol):
         """The same batches, for all runs several times."""
         ...
 
+    def in_folds(self, most: int, n_runs: int) -> tuple[Batches, int]:
+        """For all runs several times the training rows, but a fold that is held out,
+        another one each time; and the number of folds.
+        """
+        ...
+
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the training rows, in an order that depends on the epoch alone."""
         ...
@@ -78,6 +87,7 @@ class TrainingOptions:
 
     max_iter: int
     tuning_iter: int
+    n_folds: int  # that tell how long to tune where no rows are held out; 0: all of it
     n_trials: int
     dropout: tuple[float, ...]  # of each run; () for none
     learning_rate: float
@@ -208,6 +218,43 @@ def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) ->
     """Train the decoder for a number of steps, without a look at how it goes."""
     for _ in decoder_epochs(model, batches, loss, options, columns, n_steps, mask):
         pass
+
+
+@dataclass(frozen=True)
+class TuningLength:
+    """How long to tune the decoder of each run."""
+
+    n_epochs: np.ndarray  # (r,)
+    loss: np.ndarray  # (r,) expected then, on rows that are not trained on
+
+
+def tuning_length(model, batches, loss, options, columns) -> TuningLength | None:
+    """How many epochs of tuning are best for an untrained decoder, by cross-validation.
+
+    Few rows are learned by heart long before the rate has fallen. For each fold of a
+    run's rows a decoder is trained on the others, at the rates of a whole tuning.
+    """
+    if not options.n_folds:
+        return None
+    n_runs = len(model.k)
+    folds, n_folds = batches.in_folds(options.n_folds, n_runs)
+    if n_folds < 2:
+        return None
+    decoders = model.decoders_alone(n_folds)
+    decoders.forget(range(n_folds * n_runs))
+    columns = columns.repeat(n_folds, 1)
+    patience = math.ceil(_PATIENCE * options.tuning_iter)
+    n_epochs, lowest = np.zeros(n_runs, dtype=int), np.full(n_runs, np.inf)
+    epochs = decoder_epochs(decoders, folds, loss, options, columns)
+    for epoch, _ in enumerate(epochs, 1):
+        found = (
+            validate(decoders, folds, loss, columns).reshape(n_folds, n_runs).mean(0)
+        )
+        n_epochs = np.where(found < lowest, epoch, n_epochs)
+        lowest = np.minimum(found, lowest)
+        if epoch - n_epochs.max() >= patience:
+            break
+    return TuningLength(n_epochs, lowest)
 
 
 def loss_with_pullback(model, selected, batch, loss):

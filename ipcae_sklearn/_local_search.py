@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from ipcae_sklearn._decoding import (
     InputMasks,
@@ -24,7 +23,6 @@ from ipcae_sklearn._decoding import (
     unmet_needs,
     validate,
 )
-from ipcae_sklearn._modules import ConcreteAutoencoder
 
 # How columns meet needs; see :meth:`Adviser.meet`.
 By = Literal["company", "kinship", "share"]
@@ -227,15 +225,10 @@ class _Trials:
 
     def __init__(self, model, batches, loss, options, seeds):
         self.n_runs = len(model.k)
-        decoder = model.decoder.repeated(2)
-        # No selector: the columns are given.
-        self.model = ConcreteAutoencoder(nn.Identity(), decoder, model.k * 2)
+        self.model = model.decoders_alone(2)
         self.device = model.row_mask.device
-        self.model.to(self.device).train()
         self.batches = batches.repeated(2)
         self.loss, self.options = loss, options
-        # A trained decoder already knows its own columns.
-        self.untrained = model.untrained * 2
         rates = np.repeat(_RATES, self.n_runs)
         self.masks = InputMasks(self.model.k, rates, [*seeds] * 2, self.device)
         n_tuning = options.tuning_iter * batches.n_train_batches
@@ -278,7 +271,7 @@ class _Trials:
         return [of_runs[: self.n_runs], of_runs[self.n_runs :]]
 
     def _train(self, columns, n_steps, mask=None) -> None:
-        for i, state in enumerate(self.untrained):
-            self.model.decoder.load_run_state(i, state)
+        # A trained decoder already knows its own columns.
+        self.model.forget(range(len(self.model.k)))
         own = self.model, self.batches, self.loss, self.options
         train_decoder(*own, columns, n_steps, mask)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -527,6 +527,18 @@ class ConcreteAutoencoder(nn.Module):
         # States of the decoders as they were made, for others to begin with.
         self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
+
+    def decoders_alone(self, times: int) -> ConcreteAutoencoder:
+        """The decoders of all runs, several times, without a selector."""
+        decoder = self.decoder.repeated(times)
+        other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
+        other.untrained = self.untrained * times
+        return other.to(self.row_mask.device).train()
+
+    def forget(self, runs: Iterable[int]) -> None:
+        """Give the decoders of some runs the states that they were made with."""
+        for i in runs:
+            self.decoder.load_run_state(i, self.untrained[i])
 
     def _row_mask(self) -> Tensor:
         """True for the rows that a run has, False for spare ones: (r, k)."""

@@ -75,6 +75,8 @@ _TUNING_STEPS, _TUNING_EPOCHS = 2000, 20
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
+# Then so many parts of them take turns, to tell how long to tune the decoder.
+_FOLDS = 5
 # Passes of the linear swaps that the local search tries first.
 _SWAP_PASSES = 3
 # Where there are too few rows to hold some out, selected features are hidden from the
@@ -510,6 +512,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return TrainingOptions(
             max_iter=int(max_iter),
             tuning_iter=int(tuning_iter),
+            n_folds=self._resolve_folds(n_train),
             n_trials=int(self.n_trials),
             dropout=(),
             learning_rate=rate,
@@ -525,6 +528,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
+
+    def _resolve_folds(self, n_train: int) -> int:
+        """Folds by which few rows tell how long to tune; 0 for all of it."""
+        # A warm fit goes on with the decoder that it has.
+        return _FOLDS if n_train < _ROWS_TO_VALIDATE and not self.warm_start else 0
 
     def _resolve_dropout(self, n_rows: int, few: bool) -> float:
         """Share of the features of n_rows rows to hide; ``few``: by default."""

@@ -29,6 +29,7 @@ from ipcae_sklearn._decoding import (
     mean_loss,
     padded,
     train_decoder,
+    tuning_length,
     validate,
 )
 from ipcae_sklearn._functional import (
@@ -67,7 +68,7 @@ class RunResult:
     """What one run found."""
 
     selection: Selection
-    loss: float  # of the kept model on the held-out rows, else on the training rows
+    loss: float  # of the kept model on held-out rows or by folds, else in training
     state: dict[str, dict[str, Tensor]]
     converged: bool = False  # every row was sure of its column when the search ended
     probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k, p)
@@ -413,16 +414,27 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
         description = _describe(model.logits(), model.row_mask)[0]
     description["temperature"] = np.full(len(model.k), np.nan)
     columns = padded([selection(i).columns for i in range(len(model.k))], model)
+    n_epochs, length = np.full(len(model.k), options.tuning_iter), None
+    if not batches.has_validation:
+        length = tuning_length(model, batches, loss, options, columns)
+    if length is not None:
+        n_epochs = length.n_epochs
+        # Found for decoders that begin anew. One that needs all of the tuning, or more,
+        # had better go on from what it has learned in the search.
+        model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
     epochs = decoder_epochs(model, batches, loss, options, columns)
-    for epoch, train_loss in enumerate(epochs, options.max_iter):
+    for n_done, train_loss in enumerate(epochs, 1):
         values = {"train_loss": train_loss}
         values["validation_loss"] = validate(model, batches, loss, columns)
         values |= description
-        last = epoch == options.max_iter + options.tuning_iter - 1
-        last = bool(on_epoch(epoch, values)) or last
-        keeper.end_epoch(values, selection, done=last, may_stop=options.early_stopping)
+        asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
+        done = (n_done >= n_epochs) | asked_to_stop
+        keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
+    if length is not None:
+        for kept, expected in zip(keeper.kept, length.loss, strict=True):
+            kept.loss = float(expected)
 
 
 def _distinct(model, batches, loss, options, adviser, seeds):

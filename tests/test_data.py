@@ -967,3 +967,71 @@ def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatc
     GreedyAdviser(rows, encode_values(X[:, 1] + X[:, 2]), runs).complete(0, (), 1)
     furthest = np.abs(seen[0]).max(axis=0) * X.std() / X.std(axis=0)
     assert_allclose(furthest, 3, rtol=1e-3)
+
+
+# Folds
+
+
+def in_folds(weights=None, n_runs=1, most=5, X=None, labels=None, seed=0, n=23):
+    X = np.random.default_rng(seed).normal(size=(n, 4)) if X is None else X
+    rows = Rows(X, np.arange(4), np.zeros(4), np.ones(4), torch.device("cpu"))
+    target = None if labels is None else torch.from_numpy(labels)
+    index = torch.arange(len(X))
+    batches = TrainingBatches(
+        rows,
+        target,
+        index,
+        index[:0],
+        weights=weights,
+        validation_weights=None,
+        batch_size=8,
+        seed=3,
+    )
+    return batches.in_folds(most, n_runs)
+
+
+def test_each_row_is_held_out_once_and_trained_on_else():
+    folds, n_folds = in_folds(n_runs=2)
+    assert n_folds == 5
+    assert folds.has_validation
+    held_out = folds.held_out.weights.view(5, 2, 23)
+    trained = folds.training.weights.view(5, 2, 23)
+    assert torch.equal(held_out.sum(0), torch.ones(2, 23))
+    assert torch.equal(trained > 0, held_out == 0)
+    torch.testing.assert_close(trained.mean(-1), torch.ones(5, 2))
+    sizes = (held_out > 0).sum(-1)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_folds_are_of_the_rows_that_count_for_each_run():
+    weights = torch.rand(2, 23, generator=torch.Generator().manual_seed(0)) + 0.5
+    weights[0, 4:20] = 0  # seven are left
+    folds, n_folds = in_folds(weights, n_runs=2)
+    assert n_folds == 5
+    held_out = folds.held_out.weights.view(5, 2, 23)
+    torch.testing.assert_close(held_out.sum(0), weights)
+    sizes = (held_out > 0).sum(-1)
+    assert sizes.tolist() == [[2, 5], [2, 5], [1, 5], [1, 4], [1, 4]]
+
+
+def test_fewer_rows_make_fewer_folds():
+    assert in_folds(n=3)[1] == 3
+    assert in_folds(X=np.ones((6, 4)))[1] == 1  # all of them are the same
+
+
+def test_folds_have_their_share_of_each_class():
+    labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
+    folds, _ = in_folds(labels=labels, n=20)
+    held_out = folds.held_out.weights.numpy() > 0
+    counts = [np.bincount(labels[own], minlength=3).tolist() for own in held_out]
+    assert counts == [[2, 1, 1]] * 5
+
+
+def test_equal_rows_are_in_the_same_fold_and_their_order_does_not_matter():
+    X = np.random.default_rng(0).normal(size=(12, 4))
+    repeats = np.array([3, 1, 2] * 4)
+    order = np.random.default_rng(1).permutation(repeats.sum())
+    which = np.repeat(np.arange(12), repeats)[order]
+    once = in_folds(X=X)[0].held_out.weights.numpy() > 0
+    repeated = in_folds(X=X[which])[0].held_out.weights.numpy() > 0
+    assert np.array_equal(repeated, once[:, which])

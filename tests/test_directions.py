@@ -172,9 +172,9 @@ def number_made(monkeypatch, few_columns_suffice):
 
 
 @pytest.mark.parametrize("Selector", [CAESelector, IPCAESelector])
-def test_a_fit_of_few_rows_reconstructs_all_columns(Selector, number_made):
+def test_a_fit_of_few_rows_reconstructs_all_columns(Selector, number_made, monkeypatch):
     X = wide()
-    selector = fit(Selector, X)
+    selector = fit(Selector, X, tuning_iter=1000)
     assert number_made() == 1
     assert len(set(selector.selected_indices_ // 175)) == 4  # one of each factor
     estimate = selector.reconstruct(selector.transform(X))
@@ -182,7 +182,9 @@ def test_a_fit_of_few_rows_reconstructs_all_columns(Selector, number_made):
     loss = np.mean((estimate - X) ** 2)
     assert loss == pytest.approx(selector.history_["train_loss"][-1], rel=0.1)
     new = wide(seed=1)
-    assert selector.score(new) > 0.9  # of the same columns, other rows
+    monkeypatch.setattr(_problem, "worthwhile", lambda *sizes: False)
+    plain = fit(Selector, X, tuning_iter=1000)
+    assert selector.score(new) > max(0.8, plain.score(new) - 0.05)
 
 
 def test_importances_are_in_the_units_of_the_columns(few_columns_suffice):

@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(
     max_iter=10,
     tuning_iter=20,
+    n_folds=0,
     n_trials=12,
     dropout=(),
     learning_rate=0.01,

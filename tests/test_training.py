@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +17,10 @@ from ipcae_sklearn._decoding import (
     InputMasks,
     NonFiniteLossError,
     TrainingOptions,
+    decoder_epochs,
     loss_with_pullback,
+    tuning_length,
+    validate,
 )
 from ipcae_sklearn._functional import cross_entropy, squared_error, workspace
 from ipcae_sklearn._modules import (
@@ -40,6 +43,7 @@ from ipcae_sklearn._training import (
 OPTIONS = TrainingOptions(
     max_iter=30,
     tuning_iter=10,
+    n_folds=0,
     n_trials=12,
     dropout=(),
     learning_rate=0.01,
@@ -1136,3 +1140,81 @@ def test_held_out_rows_do_not_enter_running_statistics():
     model = custom_model(batch_norm)
     fit(SHORT, model, make_batches(data=(X, Y)))
     assert model.decoder.runs[0][0].running_mean.abs().max() < 1
+
+
+# How long to tune
+
+
+def noisy_batches(n=40, noise=3.0, seed=0, weights=None):
+    rng = np.random.default_rng(seed)
+    X, Y = planted(n, seed)
+    Y = Y + noise * torch.from_numpy(rng.normal(size=Y.shape)).float()
+    return make_batches(n, 0, n, weights=weights, data=(X, Y))
+
+
+LONG = replace(OPTIONS, max_iter=2, tuning_iter=200, n_folds=5)
+
+
+def length_of(batches, options=LONG, k=(3,)):
+    model = make_model(k, hidden=(50,))
+    columns = torch.tensor([[1, 4, 6][:i] + [0] * (max(k) - i) for i in k])
+    return tuning_length(model, batches, squared_error, options, columns)
+
+
+def test_noise_is_tuned_for_shorter_than_what_can_be_learned():
+    noisy, clear = length_of(noisy_batches()), length_of(noisy_batches(noise=0.0))
+    assert 0 < noisy.n_epochs[0] < clear.n_epochs[0] <= 200
+    assert clear.loss[0] < 1 < noisy.loss[0]
+
+
+def test_the_length_is_the_best_epoch_of_the_folds():
+    batches = noisy_batches()
+    found = length_of(batches)
+    folds, n_folds = batches.in_folds(5, 1)
+    decoders = make_model(hidden=(50,)).decoders_alone(n_folds)
+    columns = torch.tensor([[1, 4, 6]]).repeat(n_folds, 1)
+    epochs = decoder_epochs(decoders, folds, squared_error, LONG, columns)
+    losses = [
+        validate(decoders, folds, squared_error, columns).mean()
+        for _ in islice(epochs, int(found.n_epochs[0]) + 20)
+    ]
+    assert 1 + int(np.argmin(losses)) == found.n_epochs[0]
+    assert found.loss[0] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_the_length_of_a_run_is_the_same_in_company():
+    weights = torch.ones(2, 40)
+    weights[1, 30:] = 0
+    both = length_of(noisy_batches(weights=weights), k=(3, 2))
+    alone = length_of(noisy_batches(weights=weights[:1]), k=(3,))
+    assert both.n_epochs[0] == alone.n_epochs[0]
+    assert both.loss[0] == pytest.approx(alone.loss[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [replace(LONG, n_folds=0), replace(LONG, n_folds=1)]
+)
+def test_no_length_without_folds(options):
+    assert length_of(noisy_batches(), options) is None
+
+
+def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
+    model = make_model(hidden=(50,))
+    result = fit(LONG, model, noisy_batches())[0]
+    columns = torch.from_numpy(result.selection.columns).unsqueeze(0)
+    untrained = make_model(hidden=(50,))
+    expected = tuning_length(untrained, noisy_batches(), squared_error, LONG, columns)
+    n_epochs = int(expected.n_epochs[0])
+    assert len(result.history["train_loss"]) == 2 + n_epochs < 202
+    assert result.loss == pytest.approx(expected.loss[0], rel=1e-5)
+    own = untrained, noisy_batches(), squared_error, LONG, columns
+    list(islice(decoder_epochs(*own), n_epochs))
+    state = untrained.decoder.run_state(0)
+    for name, tensor in result.state["decoder"].items():
+        torch.testing.assert_close(tensor, state[name], rtol=1e-4, atol=1e-5)
+
+
+def test_with_held_out_rows_these_tell():
+    result = fit(replace(LONG, tuning_iter=20), batches=make_batches())[0]
+    assert len(result.history["train_loss"]) == 22
+    assert result.loss == np.min(result.history["validation_loss"][2:])

@@ -420,6 +420,25 @@ def directions():
     return markdown(header, rows)
 
 
+def few_rows():
+    """A tuning to the end of its schedule, and as long as folds tell."""
+    header = ["data", "rows", "k", "seeds", "score", "−log probability"]
+    header += ["epochs of tuning", "seconds"]
+    sides_of = {}
+    for r in read("few_rows"):
+        sides_of.setdefault(r["case"], ([], []))[r["folds"] > 0].append(r)
+    rows = []
+    for case, sides in sides_of.items():
+        shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
+        cells = [
+            " → ".join(cell(side, name, digits) for side in sides)
+            for name, digits in shown
+        ]
+        first = sides[0][0]
+        rows.append([case, first["n_rows"], first["k"], len(sides[0]), *cells])
+    return markdown(header, rows)
+
+
 def scaled_name(record):
     method = f"`{record['method']}`"
     if record["data"] in ("memmap", "csr"):
@@ -609,6 +628,7 @@ TABLES = {
     "restarts": restarts,
     "begin_large": begin_large,
     "directions": directions,
+    "few_rows": few_rows,
     **{f"scale_{s}": partial(scale, s) for s in SCALE_STUDIES},
     "measured_on": measured_on,
 }

@@ -720,7 +720,7 @@ def encode_labels(y) -> Target:
     kind = type_of_target(y, input_name="y")
     if kind == "multiclass-multioutput":
         raise ValueError(
-            "y has several columns with more than two classes each, which is not "
+            "y has several columns of classes other than 0 and 1, which is not "
             "supported. Use task='regression' if they are values to predict; else fit "
             "one selector for each column, or pass 0/1 indicators."
         )
@@ -731,9 +731,10 @@ def encode_labels(y) -> Target:
         return Target("binary_cross_entropy", len(classes), tensor, classes)
     classes, code = np.unique(y, return_inverse=True)
     if len(classes) < 2:
+        only = classes.tolist()[0]
         raise ValueError(
-            f"y has one class only ({classes[0]!r}): there is nothing to tell apart. "
-            "Use task='reconstruction' to select without a target."
+            f"y has one class only ({only!r}): there is nothing to tell apart. Use "
+            "task='reconstruction' to select without a target."
         )
     return Target("cross_entropy", len(classes), torch.from_numpy(code), classes)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 
 import numpy as np
+import scipy.sparse
 from scipy.linalg import cholesky, qr, solve_triangular
 from scipy.linalg.blas import dger
 
@@ -397,6 +398,8 @@ def _check_data(X, target, target_weight, sample_weight):
 
 
 def _check_matrix(name, A, n=None):
+    if scipy.sparse.issparse(A):
+        raise TypeError(f"{name} must be dense; {name}.toarray() makes it so.")
     A = np.asarray(A)
     if A.ndim != 2 or 0 in A.shape:
         raise ValueError(f"{name} must be a 2-D array, not empty, got {A.shape}.")

@@ -83,7 +83,7 @@ def resolve_k(k, n_features: int) -> int:
         if not 0 < float(k) < 1:
             raise ValueError(
                 f"k as a fraction must be between 0 and 1, got {k!r}. A count is an "
-                "integer."
+                "integer, and k='all' keeps all."
             )
         number = int(float(k) * n_features + 1e-9)  # 0.29 * 100 is 28.999...
         if number == 0:
@@ -92,7 +92,10 @@ def resolve_k(k, n_features: int) -> int:
                 "fraction or an integer k."
             )
         return number
-    check_number("k", k, low=1, integer=True)
+    try:
+        check_number("k", k, low=1, integer=True)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} A fraction or 'all' will do, too.") from None
     return int(k)
 
 

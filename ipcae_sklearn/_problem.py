@@ -191,8 +191,19 @@ def l4_scale(statistics) -> np.ndarray:
     return scale * (np.sqrt(np.mean(share**2)) if len(share) else 1)
 
 
-def warn_if_few_dominate(std, k: int) -> None:
+def warn_if_constant(n_varying: int, k: int) -> None:
+    """Warn if constant columns have to make up k."""
+    if n_varying < k:
+        warn(
+            f"Only {n_varying} of the columns of X vary, fewer than k={k}: the others "
+            "that are kept are constant."
+        )
+
+
+def warn_if_few_dominate(std, k: int, names=None) -> None:
     """Warn if fewer than k columns hold nearly all of the variance."""
+    largest = int(np.argmax(std))
+    name = largest if names is None else repr(str(names[largest]))
     std = std[std > 0]
     if len(std) <= k:  # all are kept
         return
@@ -200,7 +211,7 @@ def warn_if_few_dominate(std, k: int) -> None:
     n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
     if n_dominant < min(k, max(2, 0.1 * len(std))):
         warn(
-            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X and "
-            "will dominate its reconstruction, which is measured in the units of X. "
-            "If the units differ, use standardize=True.",
+            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X, "
+            f"column {name} most of it, and will dominate its reconstruction, which is "
+            "measured in the units of X. If the units differ, use standardize=True.",
         )

@@ -148,7 +148,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         if not isinstance(selector, self._default):
             raise TypeError(
                 f"estimator must be None or of the class {self._default.__name__}, "
-                f"got {selector!r}."
+                f"got {selector!r}. Each class of selectors has a search of its own."
             )
         return selector
 

@@ -61,6 +61,7 @@ from ipcae_sklearn._problem import (
     l4_scale,
     one_scale,
     plan_runs,
+    warn_if_constant,
     warn_if_few_dominate,
 )
 from ipcae_sklearn._training import RunResult, train
@@ -394,6 +395,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         statistics = column_statistics(X, sample_weight)
         if columns is None:
             columns = columns_in_use(statistics.std, max(ks))
+            warn_if_constant(int(np.count_nonzero(statistics.std)), max(ks))
         if task == "classification":
             target = encode_labels(y)
         elif task == "regression":
@@ -465,7 +467,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if standardize:
             return np.where(std == 0, 1, std)
         if task == "reconstruction":
-            warn_if_few_dominate(std, k)
+            warn_if_few_dominate(std, k, getattr(self, "feature_names_in_", None))
         return one_scale(std)
 
     def _weights_of_cases(self, rows_of_cases, y, sample_weight) -> list | None:
@@ -1033,7 +1035,9 @@ class CAESelector(_BaseConcreteSelector):
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 20; 0 for none, as published.
+        at least 20; 0 for none, as published. With fewer than 500 rows and none held
+        out these are the most: five folds of the rows tell after how many the decoder
+        is best for others (not with ``warm_start``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -1049,7 +1053,7 @@ class CAESelector(_BaseConcreteSelector):
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
-        and the last model is kept.
+        and a cross-validation tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1112,7 +1116,8 @@ class CAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model; the smallest is that of the selector.
+        Loss of each run's kept model, on the held-out rows or by the folds of the
+        tuning, else on the training rows; the smallest is that of the selector.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1258,7 +1263,9 @@ class IPCAESelector(_BaseConcreteSelector):
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 20; 0 for none, as published.
+        at least 20; 0 for none, as published. With fewer than 500 rows and none held
+        out these are the most: five folds of the rows tell after how many the decoder
+        is best for others (not with ``warm_start``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -1274,7 +1281,7 @@ class IPCAESelector(_BaseConcreteSelector):
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
-        and the last model is kept.
+        and a cross-validation tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1337,7 +1344,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model; the smallest is that of the selector.
+        Loss of each run's kept model, on the held-out rows or by the folds of the
+        tuning, else on the training rows; the smallest is that of the selector.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)

@@ -916,7 +916,7 @@ def test_one_class_is_refused():
 
 
 def test_several_columns_of_classes_are_refused():
-    with pytest.raises(ValueError, match="y has several columns with more than two"):
+    with pytest.raises(ValueError, match="y has several columns of classes"):
         encode_labels(np.array([[0, 1], [2, 0], [1, 2]]))
 
 

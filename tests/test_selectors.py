@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -153,6 +154,7 @@ AWKWARD = {
 
 @both
 @pytest.mark.filterwarnings("ignore:.*columns hold 90 %.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*of the columns of X vary.*:UserWarning")
 @pytest.mark.parametrize("task", ["reconstruction", "classification"])
 @pytest.mark.parametrize("name", AWKWARD)
 def test_exactly_k_distinct_columns(Selector, name, task):
@@ -836,7 +838,9 @@ def test_reconstruction_favours_columns_of_large_variance(Selector):
 def test_reconstruction_warns_when_few_columns_dominate(Selector):
     X = make_X(p=40)
     X[:, 7] *= 1e4
-    with pytest.warns(UserWarning, match=r"1 of 40 columns hold .* standardize=True"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 40 columns hold .*column 7 most .* standardize=True"
+    ):
         quick(Selector, 5, max_iter=1).fit(X)
     with pytest.warns(UserWarning, match="1 of 5 columns hold"):
         quick(Selector, 2, max_iter=1).fit(X[:, 5:10])
@@ -844,7 +848,7 @@ def test_reconstruction_warns_when_few_columns_dominate(Selector):
     quick(Selector, 5, max_iter=1, standardize=True).fit(X)
     quick(Selector, 5, max_iter=1).fit(X, X[:, 0])
     quick(Selector, 5, max_iter=1).fit(X[:, 5:10])  # all are kept
-    X[:, 5:7] = X[:, 8:10] = 1
+    X[:, [5, 8, 9]] = 1
     quick(Selector, 2, max_iter=1).fit(X[:, 5:10])  # all that vary
 
 
@@ -1445,7 +1449,11 @@ def test_k_beyond_the_columns_that_vary_keeps_them_all(Selector):
     X[:, varying] = make_X(60, len(varying))
     y = X[:, 3] > 0
     for k in (len(varying), len(varying) + 1, 29):
-        selected = quick(Selector, k).fit(X, y).selected_indices_
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            selected = quick(Selector, k).fit(X, y).selected_indices_
+        told = any("Only 9 of the columns" in str(w.message) for w in caught)
+        assert told == (k > len(varying))
         assert len(selected) == k
         assert set(varying) <= set(selected)
 

@@ -1,0 +1,90 @@
+"""Few rows: a decoder tuned for as long as folds tell, and to the end of the schedule.
+
+Random parts of data sets (those of scikit-learn and those of ``downstream.py``) with
+fewer rows than ``IPCAESelector`` holds some out of; test score of its decoder on up to
+1,000 other rows (accuracy, R², or R² of the reconstruction) and the mean negative log
+probability of the true class. ``python benchmarks/few_rows.py`` appends to
+``results/few_rows.jsonl``.
+"""
+
+import time
+import warnings
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from sklearn import datasets
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+
+from common import Results, Split, load_split, parser
+from ipcae_sklearn import IPCAESelector, _selectors
+
+MOST_TEST_ROWS = 1000
+# Name: where it is from, rows to fit to, k, and the task.
+CASES = {
+    "cancer": ("load_breast_cancer", 200, 8, "classification"),
+    "diabetes": ("load_diabetes", 250, 5, "regression"),
+    "wine": ("load_wine", 100, 5, "classification"),
+    "digits": ("load_digits", 300, 20, "classification"),
+    "digits, no target": ("load_digits", 300, 20, "reconstruction"),
+    "isolet": ("isolet", 300, 50, "classification"),
+    "isolet, no target": ("isolet", 300, 50, "reconstruction"),
+    "usps": ("usps", 300, 50, "classification"),
+    "usps, no target": ("usps", 300, 50, "reconstruction"),
+    "coil20, no target": ("coil20", 100, 50, "reconstruction"),
+    "arcene": ("arcene", 100, 50, "classification"),
+    "arcene, no target": ("arcene", 100, 50, "reconstruction"),
+    "dexter": ("dexter", 300, 50, "classification"),
+    "dexter, no target": ("dexter", 300, 50, "reconstruction"),
+}
+
+
+def load(source, n_rows, data_home, seed) -> Split:
+    if source.startswith("load_"):
+        X, y = getattr(datasets, source)(return_X_y=True)
+        if source != "load_digits":  # whose columns have one unit
+            X = StandardScaler().fit_transform(X)
+    else:
+        split = load_split(source, data_home)
+        X, y = split.X_train, split.y_train
+        if n_rows == len(X):  # the official split
+            return split
+    order = np.random.default_rng(seed).permutation(len(X))
+    fitted, test = order[:n_rows], order[n_rows : n_rows + MOST_TEST_ROWS]
+    return Split(X[fitted], y[fitted], X[test], y[test])
+
+
+def measure(split, k, task, folds, seed):
+    selector = IPCAESelector(k, task=task, random_state=seed)
+    started = time.process_time()
+    with patch.object(_selectors, "_FOLDS", folds):
+        selector.fit(split.X_train, split.y_train)
+    figures = {"fit_seconds": time.process_time() - started}
+    figures["score"] = selector.score(split.X_test, split.y_test)
+    if task == "classification":
+        proba = selector.predict_proba(split.X_test)
+        figures["log_loss"] = log_loss(split.y_test, proba, labels=selector.classes_)
+    searched = np.isfinite(selector.history_["temperature"]).sum()
+    return figures | {"tuning_epochs": int(selector.n_iter_ - searched)}
+
+
+def main():
+    options = parser(__doc__).parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of rows that are not sure
+    results = Results("few_rows", "python benchmarks/few_rows.py")
+    for seed in range(1 if options.quick else options.seeds):
+        for case, (source, n_rows, k, task) in CASES.items():
+            split = load(source, n_rows, options.data, seed)
+            for folds in (0, _selectors._FOLDS):
+                key = {"case": case, "folds": folds, "seed": seed}
+                if results.has(**key):
+                    continue
+                found = measure(split, k, task, folds, seed)
+                results.add(**key, n_rows=n_rows, k=k, **found)
+                print(*key.values(), found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -247,9 +247,8 @@ def tuning_length(model, batches, loss, options, columns) -> TuningLength | None
     n_epochs, lowest = np.zeros(n_runs, dtype=int), np.full(n_runs, np.inf)
     epochs = decoder_epochs(decoders, folds, loss, options, columns)
     for epoch, _ in enumerate(epochs, 1):
-        found = (
-            validate(decoders, folds, loss, columns).reshape(n_folds, n_runs).mean(0)
-        )
+        of_folds = validate(decoders, folds, loss, columns)
+        found = of_folds.reshape(n_folds, n_runs).mean(0)
         n_epochs = np.where(found < lowest, epoch, n_epochs)
         lowest = np.minimum(found, lowest)
         if epoch - n_epochs.max() >= patience:

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from ipcae_sklearn import _training
+from ipcae_sklearn import _functional, _training
 
 
 @pytest.fixture
@@ -28,3 +28,10 @@ def only_room_for(monkeypatch):
         monkeypatch.setattr(_training, "_search_step", step)
 
     return limit
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Work through all but the smallest arrays in parts of a few columns or rows."""
+    for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
+        monkeypatch.setattr(_functional, name, value)

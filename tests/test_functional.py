@@ -219,13 +219,6 @@ def test_relaxed_selection_of_the_lowest_temperatures(temperature):
     torch.testing.assert_close(M, one_hot, rtol=0, atol=1e-6)
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Work through all but the smallest arrays in parts of a few columns or rows."""
-    for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
-        monkeypatch.setattr(_functional, name, value)
-
-
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("r", [1, 2])
 def test_select_of_large_arrays_is_the_same_in_parts(small_parts, r, hard):

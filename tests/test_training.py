@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from ipcae_sklearn import _data, _functional, _training
+from ipcae_sklearn import _data, _training
 from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._decoding import (
     AdamW,
@@ -225,13 +225,6 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
         torch.testing.assert_close(
             t.detach()[0], expected[1][name].detach(), rtol=0, atol=1e-6, msg=name
         )
-
-
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Work through all but the smallest arrays in parts of a few columns or rows."""
-    for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
-        monkeypatch.setattr(_functional, name, value)
 
 
 @pytest.mark.parametrize("diversity", [0.0, 0.5])

@@ -1,5 +1,6 @@
 """Bad input: an error that names the parameter or the column, and nothing lost."""
 
+import datetime
 import warnings
 
 import numpy as np
@@ -709,22 +710,49 @@ def frame_with(column):
         "category": pandas.Categorical(["u", "v"] * 30),
         "text of numbers but one": ["1.5"] * 59 + ["u"],
         "date": pandas.Timestamp("2020-01-31"),
+        "date of a time zone": pandas.Timestamp("2020-01-31", tz="UTC"),
+        "date object": [datetime.date(2020, 1, 31)] * 60,
+        "duration": pandas.to_timedelta(range(60), unit="s"),
     }
     frame["c"] = values[column]
     return frame, y
 
 
-@pytest.mark.parametrize(
-    "column", ["text", "category", "text of numbers but one", "date"]
-)
+HOLDS = {
+    "text": "the text 'u'",
+    "category": "the text 'u'",
+    "text of numbers but one": "the text 'u'",
+    "date": "dates .2020-01-31.*",
+    "date of a time zone": "dates or durations .2020-01-31.*",
+    "date object": "dates or durations .2020-01-31.*",
+    "duration": "durations .*",
+}
+
+
+@pytest.mark.parametrize("column", HOLDS)
 @pytest.mark.parametrize("task", TASKS)
 @both
 def test_a_column_that_holds_no_numbers_is_named(Selector, task, column):
     X, y = frame_with(column)
-    value = "dates .2020-01-31.*" if column == "date" else "the text 'u'"
     y = y > 0 if task == "classification" else y
     selector = quick(Selector, task=task)
-    check_refused(selector, X, y, ValueError, f"{value} in column 'c'.*drop it")
+    match = f"{HOLDS[column]} in column 'c'.*drop it"
+    check_refused(selector, X, y, ValueError, match)
+    check_refused(selector, X[["c"]], y, ValueError, match)
+
+
+def test_such_a_column_is_named_after_the_fit_too():
+    X, y = frame_with("text")
+    selector = quick(CAESelector, task="regression").fit(X.assign(c=1.5 * y), y)
+    with pytest.raises(ValueError, match="the text 'u' in column 'c'"):
+        selector.predict(X)
+
+
+def test_dates_of_polars_are_no_numbers():
+    polars = pytest.importorskip("polars")
+    X, _ = make_data()
+    frame = polars.DataFrame({"a": X[:, 0], "b": [datetime.date(2020, 1, 31)] * 60})
+    check_refused(quick(CAESelector), frame, None, ValueError, "Date in column 'b'")
 
 
 @pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist])

@@ -401,22 +401,35 @@ def scale(study):
     return markdown(header, rows)
 
 
+def two_sides(records, key, is_second):
+    """The records of each key, those of one side and those of the other."""
+    sides_of = {}
+    for r in records:
+        sides = sides_of.setdefault(tuple(r[name] for name in key), ([], []))
+        sides[is_second(r)].append(r)
+    return sides_of
+
+
+def from_to(sides, shown):
+    """Cells with the means of both sides, for each (name, digits) shown."""
+    return [
+        " → ".join(cell(side, name, digits) for side in sides) for name, digits in shown
+    ]
+
+
 def directions():
     """A reconstruction with directions for outputs, and with columns."""
     header = ["rows", "p", "selector", "seeds", "seconds", "R² of the decoder"]
     header += ["linear MSE"]
-    sides_of = {}
-    for r in read("directions"):
-        sides = sides_of.setdefault((r["case"], r["method"]), ([], []))
-        sides[r["outputs"] == "directions"].append(r)
+    shown = ("seconds", 1), ("score", 3), ("linear_mse", 4)
+    records = read("directions")
+    sides_of = two_sides(
+        records, ("case", "method"), lambda r: r["outputs"] == "directions"
+    )
     rows = []
     for (case, method), sides in sorted(sides_of.items()):
-        cells = [
-            " → ".join(cell(side, name, digits) for side in sides)
-            for name, digits in (("seconds", 1), ("score", 3), ("linear_mse", 4))
-        ]
-        own = [case, f"{sides[0][0]['p']:,}", f"`{method}`", str(len(sides[0]))]
-        rows.append(own + cells)
+        own = [case, f"{sides[0][0]['p']:,}", f"`{method}`", len(sides[0])]
+        rows.append(own + from_to(sides, shown))
     return markdown(header, rows)
 
 
@@ -424,18 +437,13 @@ def few_rows():
     """A tuning to the end of its schedule, and as long as folds tell."""
     header = ["data", "rows", "k", "seeds", "score", "−log probability"]
     header += ["epochs of tuning", "seconds"]
-    sides_of = {}
-    for r in read("few_rows"):
-        sides_of.setdefault(r["case"], ([], []))[r["folds"] > 0].append(r)
+    shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
+    sides_of = two_sides(read("few_rows"), ("case",), lambda r: r["folds"] > 0)
     rows = []
-    for case, sides in sides_of.items():
-        shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
-        cells = [
-            " → ".join(cell(side, name, digits) for side in sides)
-            for name, digits in shown
-        ]
+    for (case,), sides in sides_of.items():
         first = sides[0][0]
-        rows.append([case, first["n_rows"], first["k"], len(sides[0]), *cells])
+        own = [case, first["n_rows"], first["k"], len(sides[0])]
+        rows.append(own + from_to(sides, shown))
     return markdown(header, rows)
 
 

@@ -515,7 +515,8 @@ class TrainingBatches:
             shape = n_runs, len(index)
             weights = torch.ones(shape, device=self.source.device, dtype=torch.float32)
         counts = weights.cpu().numpy() > 0
-        of_rows = [self._distinct_rows(index[own]) for own in counts]
+        along, labels = self._places_and_labels(index)
+        of_rows = [_distinct(along[own], labels[own]) for own in counts]
         n_folds = min(most, *(1 + int(numbers.max()) for numbers in of_rows))
         fold = np.full(counts.shape, -1)
         for own, place, numbers in zip(fold, counts, of_rows, strict=True):
@@ -530,11 +531,8 @@ class TrainingBatches:
         other.has_validation = True
         return other, n_folds
 
-    def _distinct_rows(self, index: Tensor) -> np.ndarray:
-        """Numbers of the rows, class by class, the same for rows that are equal.
-
-        They do not depend on the order of the rows: they follow a random direction.
-        """
+    def _places_and_labels(self, index: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Where rows lie along a random direction, and their classes, 0 without any."""
         reference = np.random.default_rng(self.seed).normal(size=self.source.n_features)
         along = np.concatenate(
             [
@@ -545,12 +543,7 @@ class TrainingBatches:
         labels = np.zeros(len(index), dtype=np.int64)
         if self.target is not None and not self.target.is_floating_point():
             labels = self.target[index.to(self.target.device)].cpu().numpy()
-        order = np.lexsort((along, labels))
-        apart = np.diff(along[order]) > _ROUNDING * np.abs(along).max()
-        other = apart | (np.diff(labels[order]) != 0)
-        numbers = np.empty(len(index), dtype=np.int64)
-        numbers[order] = np.cumsum(np.append(0, other))
-        return numbers
+        return along, labels
 
     def select(self, columns: Tensor) -> TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
@@ -620,6 +613,19 @@ class TrainingBatches:
                 width *= len(self.selected.columns)
         affordable = _EVALUATION_BYTES // (4 * width)
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
+
+
+def _distinct(along: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Numbers of rows, class by class, the same for those in one place.
+
+    They do not depend on the order of the rows.
+    """
+    order = np.lexsort((along, labels))
+    apart = np.diff(along[order]) > _ROUNDING * np.abs(along).max()
+    other = apart | (np.diff(labels[order]) != 0)
+    numbers = np.empty(len(along), dtype=np.int64)
+    numbers[order] = np.cumsum(np.append(0, other))
+    return numbers
 
 
 def _of_rows(weights: Tensor | None, index: Tensor) -> Tensor | None:

@@ -232,9 +232,10 @@ def tuning_length(model, batches, loss, options, columns) -> TuningLength | None
     """How many epochs of tuning are best for an untrained decoder, by cross-validation.
 
     Few rows are learned by heart long before the rate has fallen. For each fold of a
-    run's rows a decoder is trained on the others, at the rates of a whole tuning.
+    run's rows a decoder is trained on the others, at the rates of a whole tuning. None
+    where other rows are held out, and without folds.
     """
-    if not options.n_folds:
+    if batches.has_validation or not options.n_folds:
         return None
     n_runs = len(model.k)
     folds, n_folds = batches.in_folds(options.n_folds, n_runs)

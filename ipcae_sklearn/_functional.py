@@ -55,7 +55,11 @@ def by_autograd(
 
 
 def _is_large(values: Tensor) -> bool:
-    return values.numel() > _LARGE and values.device.type == "cpu"
+    return _exceeds_cache(values.numel(), values.device)
+
+
+def _exceeds_cache(n_values: int, device: torch.device) -> bool:
+    return n_values > _LARGE and device.type == "cpu"
 
 
 def workspace(r: int, k: int, p: int, device: torch.device) -> Tensor | None:
@@ -63,7 +67,7 @@ def workspace(r: int, k: int, p: int, device: torch.device) -> Tensor | None:
 
     The system takes as long to find new memory of that size as a step to compute in it.
     """
-    if r * k * p <= _LARGE or device.type != "cpu":
+    if not _exceeds_cache(r * k * p, device):
         return None
     return torch.empty(r, k, p, dtype=torch.float32)
 

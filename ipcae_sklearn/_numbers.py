@@ -33,8 +33,10 @@ def naming_columns_without_numbers(X):
         found = _first_without_numbers(X)
         if found is None:
             raise
-        message = "Input X holds {1} in column {0!r}. ".format(*found) + WHAT_TO_DO
-        raise ValueError(message) from error
+        name, what = found
+        raise ValueError(
+            f"Input X holds {what} in column {name!r}. {WHAT_TO_DO}"
+        ) from error
 
 
 def _types_of_polars(X) -> Iterator[tuple[str, object]]:

@@ -83,6 +83,8 @@ _SWAP_PASSES = 3
 # Where there are too few rows to hold some out, selected features are hidden from the
 # decoder at random: at most this share, and so that this many are left in the mean.
 _MOST_DROPOUT, _LEFT_IN = 0.8, 10
+# How scikit-learn checks X; that values are finite is checked here, by column.
+_VALIDATION = {"accept_sparse": "csr", "ensure_all_finite": False}
 # How far a row that starts at a greedy column is ahead of all others together.
 _START_LEAD = 3.0
 
@@ -363,27 +365,19 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 f"y is a structured array with the fields {list(y.dtype.names)}. Pass "
                 "one of them, or a 2-D array of their values."
             )
-        options = {"accept_sparse": "csr", "ensure_all_finite": False}
-        if y is None or self.task == "reconstruction":
-            with naming_columns_without_numbers(X):
-                X = validate_data(self, X, ensure_min_samples=2, **options)
-                X = of_numbers(X)
-            task, y = "reconstruction", None
-        else:
-            with naming_columns_without_numbers(X):
-                X, y = validate_data(
-                    self,
-                    X,
-                    y,
-                    multi_output=True,
-                    y_numeric=self.task == "regression",
-                    ensure_min_samples=2,
-                    **options,
-                )
-                X = of_numbers(X)
+        options = _VALIDATION | {"ensure_min_samples": 2}
+        task = "reconstruction" if y is None else self.task
+        with naming_columns_without_numbers(X):
+            if task == "reconstruction":
+                X, y = validate_data(self, X, **options), None
+            else:
+                options |= {"multi_output": True, "y_numeric": task == "regression"}
+                X, y = validate_data(self, X, y, **options)
+            X = of_numbers(X)
+        if y is not None:
             if y.ndim == 2 and y.shape[1] == 1 and not scipy.sparse.issparse(y):
                 y = column_or_1d(y, warn=True)
-            task = resolve_task(self.task, y)
+            task = resolve_task(task, y)
         check_finite(X, getattr(self, "feature_names_in_", None))
         _parameters.check_class_weight(self.class_weight, task)
         if sample_weight is not None:
@@ -852,9 +846,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         return float(1 - error[varies].sum() / np.square(std).sum())
 
     def _check_features(self, X):
-        options = {"accept_sparse": "csr", "ensure_all_finite": False}
         with naming_columns_without_numbers(X):
-            X = of_numbers(validate_data(self, X, reset=False, **options))
+            X = of_numbers(validate_data(self, X, reset=False, **_VALIDATION))
         check_finite(X, getattr(self, "feature_names_in_", None))
         return X
 

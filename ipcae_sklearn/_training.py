@@ -414,9 +414,8 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
         description = _describe(model.logits(), model.row_mask)[0]
     description["temperature"] = np.full(len(model.k), np.nan)
     columns = padded([selection(i).columns for i in range(len(model.k))], model)
-    n_epochs, length = np.full(len(model.k), options.tuning_iter), None
-    if not batches.has_validation:
-        length = tuning_length(model, batches, loss, options, columns)
+    n_epochs = np.full(len(model.k), options.tuning_iter)
+    length = tuning_length(model, batches, loss, options, columns)
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,

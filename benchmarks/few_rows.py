@@ -1,9 +1,12 @@
-"""Few rows: a decoder tuned for as long as folds tell, and to the end of the schedule.
+"""Few rows: what folds of them tell of the columns and of the decoder.
 
 Random parts of data sets (those of scikit-learn and those of ``downstream.py``) with
-fewer rows than ``IPCAESelector`` holds some out of; test score of its decoder on up to
-1,000 other rows (accuracy, R², or R² of the reconstruction) and the mean negative log
-probability of the true class. ``python benchmarks/few_rows.py`` appends to
+fewer rows than ``IPCAESelector`` holds some out of, and up to 1,000 other rows to test
+on. Ours: by default; without the swaps that the folds judge (``n_trials=0``); and
+without any folds, tuned to the end of the schedule. Recorded are the test score of the
+decoder (accuracy, R², or R² of the reconstruction), the mean negative log probability
+of the true class, and what ``downstream.py`` says of the columns. That is recorded of
+other selectors, too. ``python benchmarks/few_rows.py`` appends to
 ``results/few_rows.jsonl``.
 """
 
@@ -18,7 +21,8 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from common import Results, Split, load_split, parser
-from ipcae_sklearn import IPCAESelector, _selectors
+from downstream import SUPERVISED, UNSUPERVISED, judge
+from ipcae_sklearn import CAESelector, IPCAESelector, _selectors
 
 MOST_TEST_ROWS = 1000
 # Name: where it is from, rows to fit to, k, and the task.
@@ -29,15 +33,28 @@ CASES = {
     "digits": ("load_digits", 300, 20, "classification"),
     "digits, no target": ("load_digits", 300, 20, "reconstruction"),
     "isolet": ("isolet", 300, 50, "classification"),
+    "isolet, k = 10": ("isolet", 300, 10, "classification"),
     "isolet, no target": ("isolet", 300, 50, "reconstruction"),
     "usps": ("usps", 300, 50, "classification"),
     "usps, no target": ("usps", 300, 50, "reconstruction"),
+    "mnist": ("mnist", 300, 50, "classification"),
+    "madelon": ("madelon", 400, 20, "classification"),
+    "communities_crime": ("communities_crime", 300, 10, "regression"),
     "coil20, no target": ("coil20", 100, 50, "reconstruction"),
     "arcene": ("arcene", 100, 50, "classification"),
     "arcene, no target": ("arcene", 100, 50, "reconstruction"),
     "dexter": ("dexter", 300, 50, "classification"),
     "dexter, no target": ("dexter", 300, 50, "reconstruction"),
 }
+# Selector, its parameters, and the number of folds.
+_FOLDS = _selectors._FOLDS
+OURS = {
+    "no folds": (IPCAESelector, {}, 0),
+    "no swaps": (IPCAESelector, {"n_trials": 0}, _FOLDS),
+    "IPCAESelector": (IPCAESelector, {}, _FOLDS),
+    "CAESelector": (CAESelector, {}, _FOLDS),
+}
+OTHERS = ("F-test", "trees", "RFE linear", "variance", "greedy", "greedy + swaps")
 
 
 def load(source, n_rows, data_home, seed) -> Split:
@@ -55,18 +72,38 @@ def load(source, n_rows, data_home, seed) -> Split:
     return Split(X[fitted], y[fitted], X[test], y[test])
 
 
-def measure(split, k, task, folds, seed):
-    selector = IPCAESelector(k, task=task, random_state=seed)
-    started = time.process_time()
+def fit(method, split, k, task, seed):
+    """The columns that ours select, and what is to be said of the decoder."""
+    kind, parameters, folds = OURS[method]
+    selector = kind(k, task=task, random_state=seed, **parameters)
     with patch.object(_selectors, "_FOLDS", folds):
         selector.fit(split.X_train, split.y_train)
-    figures = {"fit_seconds": time.process_time() - started}
-    figures["score"] = selector.score(split.X_test, split.y_test)
+    figures = {"score": selector.score(split.X_test, split.y_test)}
     if task == "classification":
         proba = selector.predict_proba(split.X_test)
         figures["log_loss"] = log_loss(split.y_test, proba, labels=selector.classes_)
     searched = np.isfinite(selector.history_["temperature"]).sum()
-    return figures | {"tuning_epochs": int(selector.n_iter_ - searched)}
+    figures["tuning_epochs"] = int(selector.n_iter_ - searched)
+    return selector.selected_indices_, figures
+
+
+def measure(method, split, k, task, seed):
+    regression, figures = task == "regression", {}
+    protocol = "unsupervised" if task == "reconstruction" else "supervised"
+    started = time.process_time()
+    if method in OURS:
+        columns, figures = fit(method, split, k, task, seed)
+    else:
+        methods = SUPERVISED if protocol == "supervised" else UNSUPERVISED
+        own = split.X_train, split.y_train, k, seed, regression
+        columns = methods[method](*own)
+    figures["fit_seconds"] = time.process_time() - started
+    return figures | judge(split, columns, protocol, seed, regression)
+
+
+def methods_of(task):
+    known = UNSUPERVISED if task == "reconstruction" else SUPERVISED
+    return [*OURS, *(name for name in OTHERS if name in known)]
 
 
 def main():
@@ -77,12 +114,12 @@ def main():
     for seed in range(1 if options.quick else options.seeds):
         for case, (source, n_rows, k, task) in CASES.items():
             split = load(source, n_rows, options.data, seed)
-            for folds in (0, _selectors._FOLDS):
-                key = {"case": case, "folds": folds, "seed": seed}
+            for method in methods_of(task):
+                key = {"case": case, "method": method, "seed": seed}
                 if results.has(**key):
                     continue
-                found = measure(split, k, task, folds, seed)
-                results.add(**key, n_rows=n_rows, k=k, **found)
+                found = measure(method, split, k, task, seed)
+                results.add(**key, task=task, n_rows=n_rows, k=k, **found)
                 print(*key.values(), found, flush=True)
 
 

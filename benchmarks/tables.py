@@ -411,7 +411,7 @@ def two_sides(records, key, is_second):
 
 
 def from_to(sides, shown):
-    """Cells with the means of both sides, for each (name, digits) shown."""
+    """Cells with the means of all sides, for each (name, digits) shown."""
     return [
         " → ".join(cell(side, name, digits) for side in sides) for name, digits in shown
     ]
@@ -433,17 +433,48 @@ def directions():
     return markdown(header, rows)
 
 
-def few_rows():
-    """A tuning to the end of its schedule, and as long as folds tell."""
-    header = ["data", "rows", "k", "seeds", "score", "−log probability"]
-    header += ["epochs of tuning", "seconds"]
-    shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
-    sides_of = two_sides(read("few_rows"), ("case",), lambda r: r["folds"] > 0)
+def few_rows(task_is_shown, metrics, names):
+    """What is kept of few rows, by ours and by others, in means."""
+    by_case = {}
+    for r in read("few_rows"):
+        if task_is_shown(r["task"]):
+            by_case.setdefault(r["case"], {}).setdefault(r["method"], []).append(r)
     rows = []
-    for (case,), sides in sides_of.items():
-        first = sides[0][0]
-        own = [case, first["n_rows"], first["k"], len(sides[0])]
-        rows.append(own + from_to(sides, shown))
+    for case, found in by_case.items():
+        first = found["IPCAESelector"]
+        cells = [
+            " / ".join(cell(found[name], metric, digits) for metric, digits in metrics)
+            for name in names
+        ]
+        rows.append([case, first[0]["n_rows"], first[0]["k"], len(first), *cells])
+    shown = [f"`{name}`" if name.endswith("Selector") else name for name in names]
+    return markdown(["data", "rows", "k", "seeds", *shown], rows)
+
+
+def few_rows_with_target():
+    names = ["no swaps", "IPCAESelector", "CAESelector", "F-test", "trees"]
+    names += ["RFE linear", "greedy", "greedy + swaps"]
+    metrics = ("svm", 3), ("trees", 3)
+    return few_rows(lambda task: task != "reconstruction", metrics, names)
+
+
+def few_rows_without():
+    names = ["no swaps", "IPCAESelector", "CAESelector", "variance", "greedy"]
+    names += ["greedy + swaps"]
+    return few_rows(lambda task: task == "reconstruction", [("linear_mse", 4)], names)
+
+
+def few_rows_decoder():
+    """Tuned to the end of the schedule, as long as folds tell, and with swaps."""
+    header = ["data", "score", "−log probability", "epochs of tuning", "seconds"]
+    shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
+    ways = {"no folds": 0, "no swaps": 1, "IPCAESelector": 2}
+    sides_of = {}
+    for r in read("few_rows"):
+        if r["method"] in ways:
+            sides = sides_of.setdefault(r["case"], ([], [], []))
+            sides[ways[r["method"]]].append(r)
+    rows = [[case, *from_to(sides, shown)] for case, sides in sides_of.items()]
     return markdown(header, rows)
 
 
@@ -636,7 +667,9 @@ TABLES = {
     "restarts": restarts,
     "begin_large": begin_large,
     "directions": directions,
-    "few_rows": few_rows,
+    "few_rows_with_target": few_rows_with_target,
+    "few_rows_without": few_rows_without,
+    "few_rows_decoder": few_rows_decoder,
     **{f"scale_{s}": partial(scale, s) for s in SCALE_STUDIES},
     "measured_on": measured_on,
 }

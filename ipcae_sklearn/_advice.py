@@ -53,11 +53,14 @@ class GreedyAdviser:
         self.fallbacks = fallbacks
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
+        # With many rows a decoder can use what goes with the rest as well.
+        self.target_comes_first = not len(runs.validation_rows)
 
     def complete(self, i: int, columns, k: int, n_swap_passes: int = 0) -> np.ndarray:
         """Columns of run i made up to k by greedy ones, then swapped for better ones.
 
-        They explain all columns and the target, if there is one, in equal parts.
+        They explain all columns and the target, if there is one, in equal parts. Where
+        no rows are held out, each column counts as far as the target explains it.
         """
         index = self._look(i, _MOST_VALUES)
         Y = _target_matrix(self.target, index)
@@ -110,8 +113,13 @@ class GreedyAdviser:
         if Y is not None:
             furthest = _FURTHEST * X.std(axis=0)
             np.clip(X, -furthest, furthest, out=X)
+        own = None
+        if Y is not None and self.target_comes_first:
+            own = _explained(X, Y, weights)
         start = np.searchsorted(candidates, start)
-        chosen = choose(X, k, target=Y, sample_weight=weights, start=start)
+        chosen = choose(
+            X, k, target=Y, sample_weight=weights, column_weight=own, start=start
+        )
         return candidates[chosen]
 
     def _look(self, i, most_values, most_rows=None) -> np.ndarray:
@@ -148,6 +156,20 @@ def _alike_directions(needs, weights, n_directions: int) -> np.ndarray:
     squares, directions = _longest(_roots(weights, len(needs)) * needs, n_directions)
     live = squares > _DEAD * squares[-1]
     return needs @ (directions[:, live] / np.sqrt(squares[live]))
+
+
+def _explained(X, Y, weights) -> np.ndarray:
+    """Share of the variance of each column of X (n, p) that Y explains: R² (p,).
+
+    1 for all of them, where it explains nothing.
+    """
+    root = _roots(weights, len(X))
+    X, Y = (root * (A - np.average(A, axis=0, weights=weights)) for A in (X, Y))
+    along = _alike_directions(Y, None, Y.shape[1]).T @ X
+    explained, norms = (np.einsum("ij,ij->j", A, A) for A in (along, X))
+    if not explained.any():
+        return np.ones(len(norms))
+    return explained / np.where(norms > 0, norms, 1)
 
 
 def _longest(needs, n_directions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -225,7 +225,19 @@ class TuningLength:
     """How long to tune the decoder of each run."""
 
     n_epochs: np.ndarray  # (r,)
-    loss: np.ndarray  # (r,) expected then, on rows that are not trained on
+    losses: np.ndarray  # (n_folds, r) then, each on rows that are not trained on
+
+    @property
+    def loss(self) -> np.ndarray:
+        """(r,) expected on other rows."""
+        return self.losses.mean(0)
+
+    def where(self, own: np.ndarray, other: TuningLength) -> TuningLength:
+        """This one for the runs (r,) that are True, the other one for the rest."""
+        return TuningLength(
+            np.where(own, self.n_epochs, other.n_epochs),
+            np.where(own, self.losses, other.losses),
+        )
 
 
 def tuning_length(model, batches, loss, options, columns) -> TuningLength | None:
@@ -245,16 +257,16 @@ def tuning_length(model, batches, loss, options, columns) -> TuningLength | None
     decoders.forget(range(n_folds * n_runs))
     columns = columns.repeat(n_folds, 1)
     patience = math.ceil(_PATIENCE * options.tuning_iter)
-    n_epochs, lowest = np.zeros(n_runs, dtype=int), np.full(n_runs, np.inf)
+    nothing = np.zeros(n_runs, dtype=int), np.full((n_folds, n_runs), np.inf)
+    best = TuningLength(*nothing)
     epochs = decoder_epochs(decoders, folds, loss, options, columns)
     for epoch, _ in enumerate(epochs, 1):
-        of_folds = validate(decoders, folds, loss, columns)
-        found = of_folds.reshape(n_folds, n_runs).mean(0)
-        n_epochs = np.where(found < lowest, epoch, n_epochs)
-        lowest = np.minimum(found, lowest)
-        if epoch - n_epochs.max() >= patience:
+        losses = validate(decoders, folds, loss, columns).reshape(n_folds, n_runs)
+        found = TuningLength(np.full(n_runs, epoch), losses)
+        best = found.where(found.loss < best.loss, best)
+        if epoch - best.n_epochs.max() >= patience:
             break
-    return TuningLength(n_epochs, lowest)
+    return best
 
 
 def loss_with_pullback(model, selected, batch, loss):

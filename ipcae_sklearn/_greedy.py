@@ -34,6 +34,7 @@ def greedy_columns(
     target=None,
     target_weight=0.5,
     sample_weight=None,
+    column_weight=None,
     start=(),
     n_swap_passes=0,
 ):
@@ -43,8 +44,9 @@ def greedy_columns(
 
     .. math:: \\min_B \\lVert T - X_S B \\rVert_F^2
 
-    over the chosen columns S. T is the centred X or, with a target Y, both blocks
-    side by side, each scaled to unit total variance:
+    over the chosen columns S. T is the centred X, its columns times the roots of their
+    weights, or, with a target Y, both blocks side by side, each scaled to unit total
+    variance:
     :math:`T = [\\sqrt{w}\\, Y / \\lVert Y \\rVert_F,\\;
     \\sqrt{1 - w}\\, X / \\lVert X \\rVert_F]`.
     With E the part of X that S leaves unexplained and :math:`C = T^\\top E`, column j
@@ -64,6 +66,9 @@ def greedy_columns(
         Share w of the target in T, from 0 (X only) to 1 (target only).
     sample_weight : array-like of shape (n,), default=None
         Weight of the rows, >= 0, in the means and in the squared residual.
+    column_weight : array-like of shape (p,), default=None
+        Weight of the columns, >= 0, in the squared residual. A column of weight 0 need
+        not be explained; it may be chosen all the same.
     start : array-like of int, default=()
         Distinct columns to begin with, at most k; they come first in the result.
     n_swap_passes : int, default=0
@@ -108,7 +113,7 @@ def greedy_columns(
     >>> greedy_columns(X, 1, target=a, target_weight=1.0)
     array([0])
     """
-    data = _check_data(X, target, target_weight, sample_weight)
+    data = _check_data(X, target, target_weight, sample_weight, column_weight)
     k = _check_integer("k", k, 1, data[0].shape[1])
     n_swap_passes = _check_integer("n_swap_passes", n_swap_passes, 0, None)
     start = _check_start(start, k, data[0].shape[1])
@@ -122,7 +127,9 @@ def greedy_columns(
     return columns
 
 
-def roughly_greedy_columns(X, k, *, target, sample_weight, start) -> np.ndarray:
+def roughly_greedy_columns(
+    X, k, *, target, sample_weight, column_weight, start
+) -> np.ndarray:
     """:func:`greedy_columns` with half of its digits, faster where rows are many.
 
     For a target that is uncertain itself. A Gram matrix stands for the data, with a
@@ -130,12 +137,12 @@ def roughly_greedy_columns(X, k, *, target, sample_weight, start) -> np.ndarray:
 
     Parameters
     ----------
-    X, k, target, sample_weight, start
+    X, k, target, sample_weight, column_weight, start
         As for :func:`greedy_columns`; X and target are matrices of numbers.
     """
     if len(X) < 2 * X.shape[1]:
-        options = {"target": target, "sample_weight": sample_weight, "start": start}
-        return greedy_columns(X, k, **options)
+        weights = {"sample_weight": sample_weight, "column_weight": column_weight}
+        return greedy_columns(X, k, target=target, start=start, **weights)
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
     share = weight / weight.sum()
     A, Y = (
@@ -149,12 +156,19 @@ def roughly_greedy_columns(X, k, *, target, sample_weight, start) -> np.ndarray:
     gram[np.diag_indices_from(gram)] = ridged
     R = cholesky(gram)
     explained = solve_triangular(R, A.T @ Y, trans="T")
-    T = np.hstack([explained / (np.linalg.norm(Y) or 1.0), R / np.linalg.norm(R)])
+    own = R if column_weight is None else R * np.sqrt(column_weight)
+    T = np.hstack([explained / (np.linalg.norm(Y) or 1.0), _scaled(own, 1.0)])
     return _forward(_Residual(R, T), k, start)[0]
 
 
 def reconstruction_residual(
-    X, columns, *, target=None, target_weight=0.5, sample_weight=None
+    X,
+    columns,
+    *,
+    target=None,
+    target_weight=0.5,
+    sample_weight=None,
+    column_weight=None,
 ):
     """Share of T that a linear regression on the given columns leaves unexplained.
 
@@ -165,7 +179,7 @@ def reconstruction_residual(
     X : array-like of shape (n, p)
     columns : array-like of int
         Indices S from 0 to p - 1.
-    target, target_weight, sample_weight
+    target, target_weight, sample_weight, column_weight
         They define T as in :func:`greedy_columns`.
 
     Returns
@@ -183,7 +197,7 @@ def reconstruction_residual(
     >>> reconstruction_residual([[0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1]], [0])
     0.5
     """
-    data = _check_data(X, target, target_weight, sample_weight)
+    data = _check_data(X, target, target_weight, sample_weight, column_weight)
     columns = _check_columns(columns, data[0].shape[1])
     X, T = _factor(*data)
     Q = _basis(X[:, columns])
@@ -327,11 +341,12 @@ def _basis(A):
     return Q[:, : len(R)][:, np.abs(np.diag(R)) > np.sqrt(_DEAD)]
 
 
-def _factor(X, target, target_weight, weight):
+def _factor(X, target, target_weight, weight, column_weight):
     """X as (r, p) and T as (r, m) with the scalar products of the data, r <= n."""
     p = X.shape[1]
     A = _triangle([_reader(block, weight) for block in (X, target)], len(X))
-    blocks = ((A[:, p:], target_weight), (A[:, :p], 1 - target_weight))
+    own = A[:, :p] * np.sqrt(column_weight)
+    blocks = ((A[:, p:], target_weight), (own, 1 - target_weight))
     T = np.hstack([_scaled(block, share) for block, share in blocks if share > 0])
     if T.shape[1] > T.shape[0]:
         T = np.linalg.qr(T.T, mode="r").T  # the same T Tᵀ, which is all that counts
@@ -376,8 +391,9 @@ def _reader(A, weight):
     return lambda rows: (read(rows) - mean) * np.sqrt(weight[rows])[:, None]
 
 
-def _check_data(X, target, target_weight, sample_weight):
-    """X (n, p), target (n, m >= 0), its share, weights (n,); rows of weight 0 left out.
+def _check_data(X, target, target_weight, sample_weight, column_weight):
+    """X (n, p), target (n, m >= 0), its share, weights (n,) of the rows, and those (p,)
+    of the columns; rows of weight 0 left out.
 
     Without a target, m and its share are 0.
     """
@@ -391,10 +407,11 @@ def _check_data(X, target, target_weight, sample_weight):
         target = np.asarray(target)
         target = target[:, None] if target.ndim == 1 else target
         target = _check_matrix("target", target, n)
-    weight = _check_weight(sample_weight, n)
+    weight = _check_weight("sample_weight", sample_weight, n)
+    column_weight = _check_weight("column_weight", column_weight, X.shape[1])
     if not weight.all():
         X, target, weight = (A[weight > 0] for A in (X, target, weight))
-    return X, target, target_weight, weight
+    return X, target, target_weight, weight, column_weight
 
 
 def _check_matrix(name, A, n=None):
@@ -429,12 +446,12 @@ def _as_numbers(name, A):
     return columns
 
 
-def _check_weight(weight, n):
+def _check_weight(name, weight, n):
     weight = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
     if weight.shape != (n,):
-        raise ValueError(f"sample_weight must have shape ({n},), got {weight.shape}.")
+        raise ValueError(f"{name} must have shape ({n},), got {weight.shape}.")
     if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
-        raise ValueError("sample_weight must be finite, >= 0 and not all 0.")
+        raise ValueError(f"{name} must be finite, >= 0 and not all 0.")
     return weight / weight.max()
 
 

@@ -17,9 +17,11 @@ import torch
 from ipcae_sklearn._decoding import (
     InputMasks,
     NonFiniteLossError,
+    TuningLength,
     importances,
     padded,
     train_decoder,
+    tuning_length,
     unmet_needs,
     validate,
 )
@@ -130,6 +132,50 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
         # What was found until then is good; the tuning will tell if it is not.
         pass
     return [own.columns for own in best]
+
+
+def local_search_in_folds(
+    model, batches, loss, options, columns, adviser, on_trial=None
+) -> tuple[list[np.ndarray], TuningLength | None]:
+    """Better columns of each run, where few rows are trained on and none held out.
+
+    Tried are the adviser's alternatives. They are judged as the length of the tuning is
+    found, by a decoder for each fold of the rows, trained on the others. As the columns
+    to begin with were chosen by decoders that had seen all rows, the folds flatter
+    them: others are taken that are not clearly worse.
+
+    The parameters are those of :func:`local_search`.
+
+    Returns
+    -------
+    list of r int arrays of shape (k,)
+    TuningLength or None
+        How long to tune for these columns; None where there are no folds.
+    """
+    best, own = list(columns), (model, batches, loss, options)
+    length = tuning_length(*own, padded(best, model))
+    if length is None or not options.n_trials:
+        return best, length
+    alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
+    others = list(zip(*alternatives, strict=True))[: options.n_trials]
+    for n_tried, tried in enumerate(others, 1):
+        if _differ(tried, best):
+            try:
+                found = tuning_length(*own, padded(tried, model))
+            except NonFiniteLossError:  # what was found until then is good
+                break
+            taken = ~_is_clearly_worse(found.losses, length.losses)
+            best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
+            length = found.where(taken, length)
+        if on_trial is not None:
+            on_trial(n_tried, length.loss)
+    return best, length
+
+
+def _is_clearly_worse(losses, reference) -> np.ndarray:
+    """Whether losses (n_folds, r) are higher by more than a standard error of that."""
+    more = losses - reference
+    return more.mean(0) > more.std(0, ddof=1) / np.sqrt(len(more))
 
 
 def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):

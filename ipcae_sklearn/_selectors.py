@@ -1024,7 +1024,8 @@ class CAESelector(_BaseConcreteSelector):
         0.8 at most (not for those that have no surplus rows by "auto", see there).
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
-        (see Notes), 0 for none. It needs held-out rows and a tuning.
+        (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
+        500 rows and none held out, five folds judge what a linear regression proposes.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1045,8 +1046,8 @@ class CAESelector(_BaseConcreteSelector):
         Share of the rows held out, stratified by class. They decide between columns
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
-        and a cross-validation tells how long the tuning lasts.
+        "auto" is 0.15, and 0 with fewer than 500 rows: then a cross-validation judges
+        a short local search, and tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1252,7 +1253,8 @@ class IPCAESelector(_BaseConcreteSelector):
         0.8 at most (not for those that have no surplus rows by "auto", see there).
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
-        (see Notes), 0 for none. It needs held-out rows and a tuning.
+        (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
+        500 rows and none held out, five folds judge what a linear regression proposes.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1273,8 +1275,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Share of the rows held out, stratified by class. They decide between columns
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15, and 0 with fewer than 500 rows: then there is no local search,
-        and a cross-validation tells how long the tuning lasts.
+        "auto" is 0.15, and 0 with fewer than 500 rows: then a cross-validation judges
+        a short local search, and tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.

@@ -43,7 +43,12 @@ from ipcae_sklearn._functional import (
     temperature_at,
     workspace,
 )
-from ipcae_sklearn._local_search import Adviser, local_search, stand_ins
+from ipcae_sklearn._local_search import (
+    Adviser,
+    local_search,
+    local_search_in_folds,
+    stand_ins,
+)
 
 HISTORY = (
     "train_loss",
@@ -320,7 +325,7 @@ def train(
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
     on_epoch = on_epoch or (lambda epoch, values: False)
-    asked_to_stop = False
+    asked_to_stop, length = False, None
     keeper.start_with(columns)
     if columns is None:
         asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
@@ -330,13 +335,16 @@ def train(
             keeper.change(_distinct(model, batches, loss, options, adviser, seeds))
             if k is not None and list(k) != model.k:
                 _drop_surplus(model, batches, loss, options, keeper, k)
-            if batches.has_validation and not asked_to_stop:
+            if not asked_to_stop:
                 found = [kept.selection.columns for kept in keeper.kept]
-                own = model, batches, loss, options
-                better = local_search(*own, found, adviser, seeds, on_trial)
+                own = model, batches, loss, options, found, adviser
+                if batches.has_validation:
+                    better = local_search(*own, seeds, on_trial)
+                else:
+                    better, length = local_search_in_folds(*own, on_trial)
                 keeper.change(better)
         keeper.restore()
-        _tune(model, batches, loss, options, keeper, on_epoch)
+        _tune(model, batches, loss, options, keeper, length, on_epoch)
     keeper.restore()
     return _with_findings(keeper.results(), model, batches, loss)
 
@@ -406,8 +414,10 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     return asked_to_stop
 
 
-def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
-    """Train the decoder alone, on columns that stay as they are."""
+def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
+    """Train the decoder alone, on columns that stay as they are, for as long as is best
+    if that is known.
+    """
     keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     with torch.no_grad():
@@ -415,7 +425,8 @@ def _tune(model, batches, loss, options, keeper, on_epoch) -> None:
     description["temperature"] = np.full(len(model.k), np.nan)
     columns = padded([selection(i).columns for i in range(len(model.k))], model)
     n_epochs = np.full(len(model.k), options.tuning_iter)
-    length = tuning_length(model, batches, loss, options, columns)
+    if length is None:
+        length = tuning_length(model, batches, loss, options, columns)
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,

@@ -17,17 +17,26 @@ from ipcae_sklearn._greedy import (
 SHAPES = [(60, 12), (14, 30), (20, 20)]  # more rows, more columns, square
 
 
-def slow_residual(X, columns, target=None, target_weight=0.5, sample_weight=None):
+def slow_residual(
+    X,
+    columns,
+    target=None,
+    target_weight=0.5,
+    sample_weight=None,
+    column_weight=None,
+):
     """By one least-squares problem, on the rows as they are."""
     w = np.ones(len(X)) if sample_weight is None else sample_weight
+    c = np.ones(X.shape[1]) if column_weight is None else column_weight
 
     def centered(A):
         return (A - np.average(A, axis=0, weights=w)) * np.sqrt(w)[:, None]
 
-    X = T = centered(X)
+    X = centered(X)
+    T = X * np.sqrt(c)
     if target is not None:
         Y = centered(target.reshape(len(X), -1))
-        scaled = [A / np.linalg.norm(A) for A in (Y, X)]
+        scaled = [A / np.linalg.norm(A) for A in (Y, T)]
         T = np.hstack(
             [scaled[0] * target_weight**0.5, scaled[1] * (1 - target_weight) ** 0.5]
         )
@@ -59,9 +68,12 @@ def correlated(n, p, seed=0):
     return (common + rng.normal(size=(n, p))) * rng.uniform(0.5, 2, p) + 10
 
 
-def make_options(n, target, weighted, seed=1):
-    rng = np.random.default_rng(seed)
-    options = {"sample_weight": rng.integers(0, 4, n) * 0.7} if weighted else {}
+def make_options(shape, target, weighted, seed=1):
+    rng, (n, p) = np.random.default_rng(seed), shape
+    options = {}
+    if weighted:
+        options["sample_weight"] = rng.integers(0, 4, n) * 0.7
+        options["column_weight"] = rng.integers(0, 4, p) * 0.7
     if target == "vector":
         options |= {"target": rng.normal(size=n), "target_weight": 0.8}
     elif target == "one-hot":
@@ -73,7 +85,7 @@ def make_options(n, target, weighted, seed=1):
 @pytest.mark.parametrize("target", [None, "vector", "one-hot"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_slow_reference(shape, target, weighted):
-    X, options = correlated(*shape), make_options(shape[0], target, weighted)
+    X, options = correlated(*shape), make_options(shape, target, weighted)
     for n_swap_passes in (0, 2):
         columns = greedy_columns(X, 6, n_swap_passes=n_swap_passes, **options)
         assert_array_equal(columns, slow_greedy(X, 6, n_swap_passes, **options))
@@ -85,7 +97,7 @@ def test_equals_slow_reference(shape, target, weighted):
 
 
 def test_target_alone():
-    X, options = correlated(40, 10), make_options(40, "one-hot", False)
+    X, options = correlated(40, 10), make_options((40, 10), "one-hot", False)
     options["target_weight"] = 1.0
     assert_array_equal(greedy_columns(X, 5, **options), slow_greedy(X, 5, **options))
 
@@ -101,13 +113,14 @@ def test_triangle_keeps_scalar_products(n):
     # 5000 rows are several blocks.
     X, Y = correlated(n, 8), correlated(n, 2, seed=1)
     weight = np.random.default_rng(2).uniform(0.1, 1, n)
-    Z, T = _greedy._factor(X, Y, 0.3, weight)
+    own = np.random.default_rng(3).uniform(0.1, 1, 8)
+    Z, T = _greedy._factor(X, Y, 0.3, weight, own)
     A = np.hstack([X, Y])
     A = (A - np.average(A, axis=0, weights=weight)) * np.sqrt(weight)[:, None]
     A[:, :8] /= np.abs(X).max()
     assert len(Z) == min(n, 10) and T.shape[1] <= len(T)
     assert_allclose(Z.T @ Z, A[:, :8].T @ A[:, :8], rtol=1e-9, atol=1e-12)
-    blocks = [A[:, 8:], A[:, :8]]
+    blocks = [A[:, 8:], A[:, :8] * np.sqrt(own)]
     scaled = [
         share**0.5 * B / np.linalg.norm(B)
         for share, B in zip((0.3, 0.7), blocks, strict=True)
@@ -149,7 +162,7 @@ def test_converged_swaps_cannot_be_improved():
 def test_residual_state_does_not_drift():
     X = correlated(150, 120)
     residual = _greedy._Residual(
-        *_greedy._factor(X, np.empty((150, 0)), 0, np.ones(150))
+        *_greedy._factor(X, np.empty((150, 0)), 0, np.ones(150), np.ones(120))
     )
     columns, independent = _greedy._forward(residual, 60)
     assert independent
@@ -262,6 +275,19 @@ def test_weights_are_repetitions_and_zero_leaves_out():
     assert_array_equal(columns, repeated)
 
 
+def test_columns_of_no_weight_need_not_be_explained():
+    # Of two pairs of near copies one has no weight; a column of it is as good as noise.
+    rng = np.random.default_rng(0)
+    a, b, noise = rng.normal(size=(3, 200, 2))
+    X = np.column_stack([a[:, 0], a[:, 0], b[:, 0], b[:, 0]]) + 0.1 * np.hstack(
+        [noise, noise]
+    )
+    weight = np.array([0, 0, 1, 1])
+    assert greedy_columns(X, 1, column_weight=weight)[0] in {2, 3}
+    assert reconstruction_residual(X, [2], column_weight=weight) < 0.1
+    assert reconstruction_residual(X, [0], column_weight=weight) > 0.9
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, bool])
 def test_types_agree_with_float64(dtype):
     X = (correlated(50, 12) * 5 - 30).clip(0, 200).astype(dtype)
@@ -339,6 +365,8 @@ NAN_AT_END = np.r_[np.ones(9), np.nan]
         ("sample_weight", {"sample_weight": NAN_AT_END}),
         ("sample_weight", {"sample_weight": -np.ones(10)}),
         ("sample_weight", {"sample_weight": np.zeros(10)}),
+        ("column_weight", {"column_weight": np.ones(10)}),
+        ("column_weight", {"column_weight": -np.ones(4)}),
         ("n_swap_passes", {"n_swap_passes": -1}),
         ("n_swap_passes", {"n_swap_passes": 1.5}),
     ],
@@ -393,6 +421,15 @@ def test_a_frame_of_numbers_and_booleans_is_taken_as_numbers():
         greedy_columns(frame, 2)
 
 
+def rough_options(target, sample_weight=None, column_weight=None, start=()):
+    return {
+        "target": target,
+        "sample_weight": sample_weight,
+        "column_weight": column_weight,
+        "start": start,
+    }
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n_start", [0, 3])
 def test_roughly_greedy_columns_are_the_greedy_ones(weighted, n_start):
@@ -400,11 +437,12 @@ def test_roughly_greedy_columns_are_the_greedy_ones(weighted, n_start):
     X = rng.normal(size=(200, 5)) @ rng.normal(size=(5, 30)) + rng.normal(
         size=(200, 30)
     )
-    options = {
-        "target": X[:, ::7] @ rng.normal(size=(5, 8)) + rng.normal(size=(200, 8)),
-        "sample_weight": rng.integers(0, 3, 200).astype(float) if weighted else None,
-        "start": np.arange(n_start),
-    }
+    options = rough_options(
+        X[:, ::7] @ rng.normal(size=(5, 8)) + rng.normal(size=(200, 8)),
+        rng.integers(0, 3, 200).astype(float) if weighted else None,
+        rng.uniform(size=30) if weighted else None,
+        np.arange(n_start),
+    )
     found = roughly_greedy_columns(X.astype(np.float32), 12, **options)
     assert (
         found.tolist() == greedy_columns(X.astype(np.float32), 12, **options).tolist()
@@ -415,7 +453,7 @@ def test_roughly_greedy_columns_do_not_depend_on_units():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 12))
     Y = X[:, [3]] + 0.1 * rng.normal(size=(200, 1))
-    options = {"target": Y, "sample_weight": None, "start": ()}
+    options = rough_options(Y)
     for unit in (1e-6, 1, 1e6):
         scaled = X * np.where(np.arange(12) == 3, unit, 1)
         found = roughly_greedy_columns(scaled, 3, **options)
@@ -425,7 +463,7 @@ def test_roughly_greedy_columns_do_not_depend_on_units():
 def test_few_rows_of_many_columns_make_no_gram_matrix(monkeypatch):
     monkeypatch.delattr(_greedy, "cholesky")
     X = np.random.default_rng(0).normal(size=(20, 40))
-    options = {"target": X[:, [7]], "sample_weight": None, "start": ()}
+    options = rough_options(X[:, [7]])
     assert roughly_greedy_columns(X, 2, **options)[0] == 7
 
 
@@ -433,12 +471,12 @@ def test_roughly_greedy_columns_are_distinct_where_columns_are_copies_or_constan
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 50, 2))
     X = np.hstack([a, a, np.zeros((50, 2)), b]).astype(np.float32)
-    options = {"target": a + b, "sample_weight": None, "start": np.array([0])}
+    options = rough_options(a + b, start=np.array([0]))
     found = roughly_greedy_columns(X, 8, **options)
     assert sorted(found) == list(range(8))
     assert {*found[:4]} in ({0, 1, 6, 7}, {0, 3, 6, 7})
     everything_constant = np.zeros((5, 3), dtype=np.float32)
-    options = {"target": np.zeros((5, 1)), "sample_weight": None, "start": ()}
+    options = rough_options(np.zeros((5, 1)))
     assert sorted(roughly_greedy_columns(everything_constant, 3, **options)) == [
         0,
         1,

@@ -8,11 +8,25 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ipcae_sklearn import _local_search
-from ipcae_sklearn._advice import GreedyAdviser, _alike_directions
+from ipcae_sklearn._advice import GreedyAdviser, _alike_directions, _explained
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
-from ipcae_sklearn._decoding import InputMasks, TrainingOptions, padded, unmet_needs
+from ipcae_sklearn._decoding import (
+    InputMasks,
+    NonFiniteLossError,
+    TrainingOptions,
+    padded,
+    tuning_length,
+    unmet_needs,
+)
 from ipcae_sklearn._functional import cross_entropy, squared_error
-from ipcae_sklearn._local_search import _Best, _kept, local_search, stand_ins
+from ipcae_sklearn._local_search import (
+    _Best,
+    _is_clearly_worse,
+    _kept,
+    local_search,
+    local_search_in_folds,
+    stand_ins,
+)
 from ipcae_sklearn._modules import (
     ConcreteAutoencoder,
     CustomDecoder,
@@ -221,6 +235,117 @@ def test_rows_that_a_run_may_not_see_do_not_count():
     case = Case(X, y, 3, weights=weights)
     assert case.adviser.rows(0).max() < 400
     assert set(case.search([0, 5, 9])[0]) == {0, 1, 2}
+
+
+FOLDS = replace(OPTIONS, n_folds=5, tuning_iter=50)
+
+
+def in_folds(case, *columns, options=FOLDS, **own):
+    """What a local search by folds finds; linear swaps are the alternatives."""
+    case.adviser.n_swap_passes = 3
+    columns = [np.array(own) for own in columns]
+    what = case.model, case.batches, case.loss, options, columns, case.adviser
+    return local_search_in_folds(*what, **own)
+
+
+def few_rows(y_of, n_runs=1):
+    X = np.random.default_rng(0).normal(size=(200, 10))
+    return Case(X, y_of(*X.T[:3]), 2, n_runs, held_out=0)
+
+
+def linear(a, b, c):
+    return a + c
+
+
+def test_few_rows_are_judged_in_folds():
+    case, tried = few_rows(linear), []
+    (found,), length = in_folds(case, [5, 7], on_trial=lambda *own: tried.append(own))
+    assert set(found) == {0, 2}
+    own = case.model, case.batches, case.loss, FOLDS, padded([found], case.model)
+    expected = tuning_length(*own)
+    assert_array_equal(length.n_epochs, expected.n_epochs)
+    assert_allclose(length.losses, expected.losses)
+    assert [n for n, _ in tried] == [1]
+    assert_allclose(tried[0][1], expected.loss)
+
+
+def test_what_regression_cannot_see_is_not_swapped_away_in_folds():
+    (found,), length = in_folds(few_rows(lambda a, b, c: a * b), [0, 1])
+    assert found.tolist() == [0, 1]
+    assert length.loss < 0.9
+
+
+def test_each_run_has_its_own_columns_in_folds():
+    found, length = in_folds(few_rows(linear, 2), [5, 7], [2, 0])
+    assert set(found[0]) == {0, 2}
+    assert found[1].tolist() == [2, 0]
+    assert length.loss.shape == (2,)
+
+
+def test_nothing_is_tried_in_folds_without_trials_or_folds():
+    options = replace(FOLDS, n_trials=0)
+    (found,), length = in_folds(few_rows(linear), [5, 7], options=options)
+    assert found.tolist() == [5, 7] and length is not None
+    options = replace(FOLDS, n_folds=0)
+    (found,), length = in_folds(few_rows(linear), [5, 7], options=options)
+    assert found.tolist() == [5, 7] and length is None
+
+
+def test_a_trial_in_folds_that_diverges_is_not_taken(monkeypatch):
+    case, real = few_rows(linear), _local_search.tuning_length
+
+    def diverging(model, batches, loss, options, columns):
+        if columns.tolist() != [[5, 7]]:
+            raise NonFiniteLossError
+        return real(model, batches, loss, options, columns)
+
+    monkeypatch.setattr(_local_search, "tuning_length", diverging)
+    (found,), length = in_folds(case, [5, 7])
+    assert found.tolist() == [5, 7]
+    assert np.isfinite(length.loss).all()
+
+
+def test_clearly_worse_is_by_more_than_a_standard_error():
+    reference = np.zeros((4, 3))
+    more = np.array([[1, 1, -1], [3, -1, -1], [1, 1.5, -1], [3, -1, -1]])
+    # Means 2, 1/8 and -1, standard errors 0.58, 0.66 and 0.
+    assert _is_clearly_worse(more, reference).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_have_to_be_explained_as_far_as_the_target_explains_them(weighted):
+    rng = np.random.default_rng(0)
+    Y = rng.normal(size=(150, 2)) * [1, 100]
+    noise = rng.normal(size=(150, 6)) * np.geomspace(1, 1e3, 6)
+    X = Y @ rng.normal(size=(2, 6)) + noise
+    weights = rng.uniform(0.1, 2, 150) if weighted else None
+    root = np.sqrt(np.ones(150) if weights is None else weights)[:, None]
+    centred = [root * (A - np.average(A, 0, weights=weights)) for A in (Y, X)]
+    left = centred[1] - centred[0] @ np.linalg.lstsq(*centred, rcond=None)[0]
+    expected = 1 - np.sum(left**2, 0) / np.sum(centred[1] ** 2, 0)
+    twice = np.hstack([Y, Y[:, :1] + 5])  # whose last column adds nothing
+    for Z in (Y, twice):
+        assert_allclose(_explained(X, Z, weights), expected, rtol=1e-6)
+
+
+def test_constant_columns_are_not_explained_and_explain_nothing():
+    X, Y = np.random.default_rng(0).normal(size=(2, 50, 3))
+    X[:, 1] = Y[:, 1] = 1
+    explained = _explained(X, Y, None)
+    assert explained[1] == 0 and (explained[[0, 2]] > 0).all()
+    assert_array_equal(_explained(X, np.ones((50, 2)), None), np.ones(3))
+
+
+def test_columns_that_tell_nothing_need_not_be_explained():
+    # Eight near copies of a factor that tells nothing of the target, four of one that
+    # does, and the other half of the target.
+    rng = np.random.default_rng(0)
+    useless, useful, other = rng.normal(size=(3, 300, 1))
+    X = np.hstack([*[useless] * 8, *[useful] * 4, other])
+    X = X + 0.3 * rng.normal(size=X.shape)
+    case = Case(X, (useful + other)[:, 0], 3, held_out=0)
+    found = case.adviser.complete(0, (), 3)
+    assert {*found} - {12} < set(range(8, 12))
 
 
 def test_few_rows_get_stand_ins_for_shared_columns():

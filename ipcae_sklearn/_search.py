@@ -9,6 +9,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
@@ -220,8 +221,16 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "best_estimator_")
 
-    def _get_support_mask(self):
+    def _check_refitted(self) -> None:
+        if hasattr(self, "best_k_") and not self.__sklearn_is_fitted__():
+            raise NotFittedError(
+                f"This {type(self).__name__} was fitted with refit=False: there is no "
+                f"selector. Use refit=True, or fit one with k={self.best_k_}."
+            )
         check_is_fitted(self)
+
+    def _get_support_mask(self):
+        self._check_refitted()
         return self.best_estimator_.get_support()
 
     n_features_in_ = _OfTheRefitted()
@@ -254,7 +263,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def score(self, X, y=None, sample_weight=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
-        check_is_fitted(self)
+        self._check_refitted()
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
         scorer = self._scorer(self.best_estimator_)
         return scorer(self.best_estimator_, X, y, **options)

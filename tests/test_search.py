@@ -9,6 +9,7 @@ from joblib import parallel_config
 from sklearn import config_context, get_config
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
@@ -186,8 +187,11 @@ def test_without_refit_there_is_no_selector(digits):
     X, _ = digits
     search = IPCAESelectorCV((2,), estimator=selector(), cv=2, refit=False).fit(X)
     assert search.best_k_ == 2
-    with pytest.raises(Exception, match="not fitted"):
-        search.transform(X)
+    for use in (search.transform, search.get_support, search.score):
+        with pytest.raises(NotFittedError, match="refit=True, or fit one with k=2"):
+            use(X)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        IPCAESelectorCV((2,)).transform(X)
 
 
 def test_data_frames_are_taken(digits):

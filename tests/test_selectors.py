@@ -554,6 +554,14 @@ def test_few_rows_are_not_learned_by_heart(Selector, task, decoder):
 
 
 @both
+def test_few_rows_keep_what_regression_cannot_see(Selector):
+    X = np.random.default_rng(0).normal(size=(250, 12))
+    y = X[:, 3] * X[:, 8] > 0
+    selector = Selector(2, random_state=0).fit(X, y)
+    assert selector.selected_indices_.tolist() == [3, 8]
+
+
+@both
 def test_early_stopping_ends_early(Selector):
     X, y = make_data("regression", n=600)
     stopping = {"early_stopping": True, "n_iter_no_change": 4, "tol": 1.0}

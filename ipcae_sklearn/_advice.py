@@ -41,26 +41,26 @@ class GreedyAdviser:
     runs : Runs
     n_swap_passes : int
         Passes of swaps that make an alternative to a run's columns; 0 for none.
-    fallbacks : sequence of r int arrays of shape (k,), or of none
-        Columns that are always an alternative.
+    few_rows : bool
+        Whether columns count as far as the target explains them, and no further. (With
+        many rows a decoder can use what goes with the rest as well.)
     """
 
-    def __init__(self, rows, target, runs, *, n_swap_passes=0, fallbacks=()):
+    def __init__(self, rows, target, runs, *, n_swap_passes=0, few_rows=False):
         self._data = rows
         self.target = target
         self.runs = runs
         self.n_swap_passes = n_swap_passes
-        self.fallbacks = fallbacks
+        self.few_rows = few_rows
+        # r int arrays (k,), or none: columns that are always an alternative.
+        self.fallbacks = []
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
-        # With many rows a decoder can use what goes with the rest as well.
-        self.target_comes_first = not len(runs.validation_rows)
 
     def complete(self, i: int, columns, k: int, n_swap_passes: int = 0) -> np.ndarray:
         """Columns of run i made up to k by greedy ones, then swapped for better ones.
 
-        They explain all columns and the target, if there is one, in equal parts. Where
-        no rows are held out, each column counts as far as the target explains it.
+        They explain all columns and the target, if there is one, in equal parts.
         """
         index = self._look(i, _MOST_VALUES)
         Y = _target_matrix(self.target, index)
@@ -114,7 +114,7 @@ class GreedyAdviser:
             furthest = _FURTHEST * X.std(axis=0)
             np.clip(X, -furthest, furthest, out=X)
         own = None
-        if Y is not None and self.target_comes_first:
+        if Y is not None and self.few_rows:
             own = _explained(X, Y, weights)
         start = np.searchsorted(candidates, start)
         chosen = choose(

@@ -87,7 +87,7 @@ class TrainingOptions:
 
     max_iter: int
     tuning_iter: int
-    n_folds: int  # that tell how long to tune where no rows are held out; 0: all of it
+    n_folds: int  # that judge columns and tuning where no rows are held out; 0: none
     n_trials: int
     dropout: tuple[float, ...]  # of each run; () for none
     learning_rate: float
@@ -263,8 +263,10 @@ def tuning_length(model, batches, loss, options, columns) -> TuningLength | None
     for epoch, _ in enumerate(epochs, 1):
         losses = validate(decoders, folds, loss, columns).reshape(n_folds, n_runs)
         found = TuningLength(np.full(n_runs, epoch), losses)
-        best = found.where(found.loss < best.loss, best)
-        if epoch - best.n_epochs.max() >= patience:
+        # Those that have stalled wait for the others as they are.
+        waits = epoch - best.n_epochs > patience
+        best = found.where((found.loss < best.loss) & ~waits, best)
+        if (epoch - best.n_epochs >= patience).all():
             break
     return best
 

@@ -1,4 +1,4 @@
-"""The local search: other columns in place of some, judged on the held-out rows.
+"""The local search: other columns in place of some, judged on rows not trained on.
 
 The annealing of the selector ends near a good set of columns. From there, columns that
 the decoder misses least are given up, a half of them at first and fewer where that does
@@ -38,7 +38,7 @@ _TRIAL_STEPS, _ASKING_STEPS = 500, 250
 _COMPANY, _STAND_IN = 0, 1
 _RATES = (0.2, 0.8)
 _BY: tuple[By, By] = ("company", "kinship")
-# Where no set can be tried rows are few, and kinship of few rows is mostly chance.
+# Where none are held out rows are few, and kinship of few rows is mostly chance.
 _BY_UNTRIED: By = "share"
 _MASKS = 8  # draws of what is left out, where the decoder is asked
 
@@ -142,9 +142,11 @@ def local_search_in_folds(
     Tried are the adviser's alternatives. They are judged as the length of the tuning is
     found, by a decoder for each fold of the rows, trained on the others. As the columns
     to begin with were chosen by decoders that had seen all rows, the folds flatter
-    them: others are taken that are not clearly worse.
+    them: of the others that are not clearly worse the best are taken.
 
-    The parameters are those of :func:`local_search`.
+    The parameters are those of :func:`local_search`, but that ``on_trial`` is called
+    after each set, with the losses (r,) of the columns taken so far. A set with which
+    the loss of any run becomes non-finite is taken by none.
 
     Returns
     -------
@@ -153,23 +155,25 @@ def local_search_in_folds(
         How long to tune for these columns; None where there are no folds.
     """
     best, own = list(columns), (model, batches, loss, options)
-    length = tuning_length(*own, padded(best, model))
-    if length is None or not options.n_trials:
-        return best, length
+    first = best_length = tuning_length(*own, padded(best, model))
+    if first is None or not options.n_trials:
+        return best, first
     alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
     others = list(zip(*alternatives, strict=True))[: options.n_trials]
-    for n_tried, tried in enumerate(others, 1):
-        if _differ(tried, best):
-            try:
-                found = tuning_length(*own, padded(tried, model))
-            except NonFiniteLossError:  # what was found until then is good
-                break
-            taken = ~_is_clearly_worse(found.losses, length.losses)
-            best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
-            length = found.where(taken, length)
+    swapped = np.zeros(len(columns), dtype=bool)
+    for n_tried, tried in enumerate((o for o in others if _differ(o, columns)), 1):
+        try:
+            length = tuning_length(*own, padded(tried, model))
+        except NonFiniteLossError:
+            continue
+        better = ~swapped | (length.loss < best_length.loss)
+        taken = better & ~_is_clearly_worse(length.losses, first.losses)
+        best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
+        best_length = length.where(taken, best_length)
+        swapped |= taken
         if on_trial is not None:
-            on_trial(n_tried, length.loss)
-    return best, length
+            on_trial(n_tried, best_length.loss)
+    return best, best_length
 
 
 def _is_clearly_worse(losses, reference) -> np.ndarray:

@@ -76,7 +76,7 @@ _TUNING_STEPS, _TUNING_EPOCHS = 2000, 20
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
-# Then so many parts of them take turns, to tell how long to tune the decoder.
+# Then so many parts of them take turns, to judge columns and how long to tune.
 _FOLDS = 5
 # Passes of the linear swaps that the local search tries first.
 _SWAP_PASSES = 3
@@ -583,7 +583,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 n_rows = [self._n_rows(k, len(problem.columns), task) for k in runs.k]
             few = task != "reconstruction" and not len(runs.validation_rows)
             dropout = tuple(self._resolve_dropout(n, few) for n in n_rows)
-            adviser = GreedyAdviser(rows, target, runs, n_swap_passes=_SWAP_PASSES)
+            in_folds = options.n_folds > 0 and not len(runs.validation_rows)
+            adviser = GreedyAdviser(
+                rows, target, runs, n_swap_passes=_SWAP_PASSES, few_rows=in_folds
+            )
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
                 adviser.fallbacks = [
@@ -979,8 +982,8 @@ class CAESelector(_BaseConcreteSelector):
     init : {"random", "greedy"}, default="random"
         Where the rows of the selector begin: anywhere, or at the columns of
         :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten, and where held-out rows tell that nothing better was found,
-        those columns are the result.
+        being forgotten, and where held-out rows (of fewer than 500 rows: folds) tell
+        that nothing better was found, those columns are the result.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -1025,7 +1028,8 @@ class CAESelector(_BaseConcreteSelector):
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
         (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what a linear regression proposes.
+        500 rows and none held out, five folds judge what a linear regression proposes
+        (not with ``warm_start``).
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1137,8 +1141,9 @@ class CAESelector(_BaseConcreteSelector):
     well with those taken. Then a *local search* tries other columns in place of some:
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder
-    on the columns chosen.
+    from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
+    out: what the regression proposes is taken if five folds do not tell that it is
+    worse.) Last, the *tuning* trains the decoder on the columns chosen.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1208,8 +1213,8 @@ class IPCAESelector(_BaseConcreteSelector):
     init : {"random", "greedy"}, default="random"
         Where the rows of the selector begin: anywhere, or at the columns of
         :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten, and where held-out rows tell that nothing better was found,
-        those columns are the result.
+        being forgotten, and where held-out rows (of fewer than 500 rows: folds) tell
+        that nothing better was found, those columns are the result.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -1254,7 +1259,8 @@ class IPCAESelector(_BaseConcreteSelector):
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
         (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what a linear regression proposes.
+        500 rows and none held out, five folds judge what a linear regression proposes
+        (not with ``warm_start``).
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1365,8 +1371,9 @@ class IPCAESelector(_BaseConcreteSelector):
     well with those taken. Then a *local search* tries other columns in place of some:
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. Last, the *tuning* trains the decoder
-    on the columns chosen.
+    from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
+    out: what the regression proposes is taken if five folds do not tell that it is
+    worse.) Last, the *tuning* trains the decoder on the columns chosen.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

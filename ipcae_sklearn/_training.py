@@ -307,12 +307,12 @@ def train(
     adviser : Adviser, optional
         Tells columns for rows that prefer a column another row prefers, too (else
         they get the most probable distinct ones), and those that the local search
-        tries. It needs held-out rows and a tuning.
+        tries. It needs a tuning, and held-out rows or folds.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase, and there is no local search.
     on_trial : callable, optional
-        As for :func:`ipcae_sklearn._local_search.local_search`.
+        As for the local search of :mod:`ipcae_sklearn._local_search`.
 
     Returns
     -------

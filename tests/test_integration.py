@@ -596,12 +596,8 @@ def test_pickle_of_an_unfitted_selector(Selector):
 @both
 @pytest.mark.parametrize("n_init", [1, 2])
 def test_verbose_prints_a_line_an_epoch(Selector, n_init, capsys):
-    quick(Selector, verbose=True, n_init=n_init).fit(*make_data())
+    quick(Selector, verbose=True, n_init=n_init, n_trials=0).fit(*make_data())
     lines = capsys.readouterr().out.splitlines()
-    # Few rows try one set of columns, unless it is the one that they have.
-    tried = [line for line in lines if "local search" in line]
-    assert len(tried) <= 1
-    lines = [line for line in lines if line not in tried]
     assert len(lines) == 9
     for epoch, line in enumerate(lines, start=1):
         assert line.startswith(f"[{Selector.__name__}] epoch {epoch}/9  train ")

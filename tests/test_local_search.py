@@ -14,6 +14,7 @@ from ipcae_sklearn._decoding import (
     InputMasks,
     NonFiniteLossError,
     TrainingOptions,
+    TuningLength,
     padded,
     tuning_length,
     unmet_needs,
@@ -70,7 +71,8 @@ class Case:
         index = np.arange(n)
         runs = Runs(self.k, self.seeds, 5, index[held_out:], index[:held_out], weights)
         self.batches = runs.batches(rows, self.target, 50)
-        self.adviser = GreedyAdviser(rows, self.target, runs)
+        few = held_out == 0
+        self.adviser = GreedyAdviser(rows, self.target, runs, few_rows=few)
         generators = [torch.Generator().manual_seed(s) for s in self.seeds]
         logits = DirectLogits(
             self.k, p, generators, start=[None] * n_runs, start_logit=5.0
@@ -280,6 +282,38 @@ def test_each_run_has_its_own_columns_in_folds():
     assert set(found[0]) == {0, 2}
     assert found[1].tolist() == [2, 0]
     assert length.loss.shape == (2,)
+
+
+def test_columns_that_are_swapped_for_themselves_are_no_trial():
+    tried = []
+    in_folds(few_rows(linear), [2, 0], on_trial=lambda *own: tried.append(own))
+    assert not tried
+
+
+def test_of_several_trials_the_best_is_taken(monkeypatch):
+    """Not the last that is not clearly worse than the one before."""
+    first = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
+    little, more = np.array([[0.06, -0.04, 0, 0, 0], [0.2, -0.1, 0, 0, 0]])
+    losses = {(0, 1): first, (2, 3): first + little, (4, 5): first + more}
+
+    def fixed(model, batches, loss, options, columns):
+        own = losses[tuple(columns[0].tolist())]
+        return TuningLength(np.array([7]), own[:, None])
+
+    class Two:
+        def alternatives(self, i, columns):
+            return [np.array([2, 3]), np.array([4, 5])]
+
+    monkeypatch.setattr(_local_search, "tuning_length", fixed)
+    case = few_rows(linear)
+    own = case.model, case.batches, case.loss, FOLDS, [np.array([0, 1])], Two()
+    assert local_search_in_folds(*own)[0][0].tolist() == [2, 3]
+    losses[2, 3], losses[4, 5] = first + more, first + little
+    assert local_search_in_folds(*own)[0][0].tolist() == [4, 5]
+    losses[2, 3] = first + 0.5
+    losses[4, 5] = first + 0.4
+    (found,), length = local_search_in_folds(*own)
+    assert found.tolist() == [0, 1] and length.loss == first.mean()
 
 
 def test_nothing_is_tried_in_folds_without_trials_or_folds():

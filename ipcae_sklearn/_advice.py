@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import partial
 from math import isqrt
 
@@ -74,6 +76,20 @@ class GreedyAdviser:
             swapped = self.complete(i, columns, len(columns), self.n_swap_passes)
             found.append(swapped)
         return found
+
+    def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
+        """One for all runs in each of some folds, who looks at what is trained on."""
+        runs, n_rows = self.runs, self._data.X.shape[0]
+        weights = folds.train_weights(n_rows)
+        several = {"k": runs.k * n_folds, "seeds": runs.seeds * n_folds}
+        own = copy.copy(self)
+        own.runs = replace(runs, weights=weights, **several)
+        if self.fallbacks:
+            passes = self.n_swap_passes
+            own.fallbacks = [
+                own.complete(i, (), k, passes) for i, k in enumerate(own.runs.k)
+            ]
+        return own
 
     def rows(self, i: int) -> np.ndarray:
         """Numbers of the rows to look at for :meth:`meet`, in order."""

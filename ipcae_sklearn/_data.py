@@ -531,6 +531,13 @@ class TrainingBatches:
         other.has_validation = True
         return other, n_folds
 
+    def train_weights(self, n_rows: int) -> np.ndarray:
+        """Weights (r, n_rows) of all rows in training, where runs have weights."""
+        weights = self.training.weights.cpu().numpy()
+        every = np.zeros((len(weights), n_rows))
+        every[:, self.training.index.cpu().numpy()] = weights
+        return every
+
     def _places_and_labels(self, index: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Where rows lie along a random direction, and their classes, 0 without any."""
         reference = np.random.default_rng(self.seed).normal(size=self.source.n_features)

@@ -64,6 +64,10 @@ class Batches(Protocol):
         """
         ...
 
+    def train_weights(self, n_rows: int) -> np.ndarray:
+        """Each run's weights of all rows (r, n_rows), 0 for those not trained on."""
+        ...
+
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the training rows, in an order that depends on the epoch alone."""
         ...
@@ -240,22 +244,27 @@ class TuningLength:
         )
 
 
-def tuning_length(model, batches, loss, options, columns) -> TuningLength | None:
-    """How many epochs of tuning are best for an untrained decoder, by cross-validation.
+def folds_of(batches, options, n_runs: int) -> tuple[Batches, int] | None:
+    """The batches in folds and how many these are, as ``in_folds`` returns them.
 
-    Few rows are learned by heart long before the rate has fallen. For each fold of a
-    run's rows a decoder is trained on the others, at the rates of a whole tuning. None
-    where other rows are held out, and without folds.
+    None where other rows are held out, and where there are no two folds.
     """
     if batches.has_validation or not options.n_folds:
         return None
-    n_runs = len(model.k)
     folds, n_folds = batches.in_folds(options.n_folds, n_runs)
-    if n_folds < 2:
-        return None
+    return None if n_folds < 2 else (folds, n_folds)
+
+
+def tuning_length(model, folds, n_folds: int, loss, options, columns) -> TuningLength:
+    """How many epochs of tuning are best for an untrained decoder, by cross-validation.
+
+    Few rows are learned by heart long before the rate has fallen. For each fold of a
+    run's rows a decoder is trained on the others, at the rates of a whole tuning, on
+    columns (n_folds r, k) that may be other ones for each fold.
+    """
+    n_runs = len(model.k)
     decoders = model.decoders_alone(n_folds)
     decoders.forget(range(n_folds * n_runs))
-    columns = columns.repeat(n_folds, 1)
     patience = math.ceil(_PATIENCE * options.tuning_iter)
     nothing = np.zeros(n_runs, dtype=int), np.full((n_folds, n_runs), np.inf)
     best = TuningLength(*nothing)
@@ -381,9 +390,13 @@ class InputMasks:
         return factors.to(self.device)
 
 
-def padded(columns: Sequence[np.ndarray], model) -> Tensor:
-    """Columns of all runs as one integer tensor (r, k); spare rows hold 0."""
-    table = np.zeros(model.row_mask.shape, dtype=np.int64)
+def padded(columns: Sequence[np.ndarray], model, times: int = 1) -> Tensor:
+    """Columns of all runs, several times if so many, as one integer tensor (r, k).
+
+    Spare rows hold 0.
+    """
+    n_runs, k = model.row_mask.shape
+    table = np.zeros((times * n_runs, k), dtype=np.int64)
     for row, own in zip(table, columns, strict=True):
         row[: len(own)] = own
     return torch.as_tensor(table, device=model.row_mask.device)

@@ -18,6 +18,7 @@ from ipcae_sklearn._decoding import (
     InputMasks,
     NonFiniteLossError,
     TuningLength,
+    folds_of,
     importances,
     padded,
     train_decoder,
@@ -47,6 +48,10 @@ class Adviser(Protocol):
     """Whom to ask for columns; answers depend on the run's own training rows alone."""
 
     asks_decoder: bool  # whether columns that the decoder asks for are worth a trial
+
+    def in_folds(self, n_folds: int, folds) -> Adviser:
+        """An adviser for all runs in each fold, who knows the rows trained on there."""
+        ...
 
     def complete(self, i: int, columns: np.ndarray, k: int) -> np.ndarray:
         """Columns of run i made up to k."""
@@ -107,7 +112,7 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
     alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
     others = list(zip(*alternatives, strict=True))[: options.n_trials]
     n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0
-    if not n_rounds and not any(_differ(own, columns) for own in others):
+    if not n_rounds and not any(_differ(own, columns).any() for own in others):
         return columns
     trials = _Trials(model, batches, loss, options, seeds)
     queue = [columns, *others]
@@ -140,9 +145,10 @@ def local_search_in_folds(
     """Better columns of each run, where few rows are trained on and none held out.
 
     Tried are the adviser's alternatives. They are judged as the length of the tuning is
-    found, by a decoder for each fold of the rows, trained on the others. As the columns
-    to begin with were chosen by decoders that had seen all rows, the folds flatter
-    them: of the others that are not clearly worse the best are taken.
+    found, by a decoder for each fold of the rows, trained on the others, from which the
+    adviser has drawn what is tried there. The columns to begin with were chosen by
+    decoders that had seen all rows, so that the folds flatter them: of the others that
+    are not clearly worse the best are taken.
 
     The parameters are those of :func:`local_search`, but that ``on_trial`` is called
     after each set, with the losses (r,) of the columns taken so far. A set with which
@@ -154,19 +160,38 @@ def local_search_in_folds(
     TuningLength or None
         How long to tune for these columns; None where there are no folds.
     """
-    best, own = list(columns), (model, batches, loss, options)
-    first = best_length = tuning_length(*own, padded(best, model))
-    if first is None or not options.n_trials:
+    best, n_runs = list(columns), len(model.k)
+    found = folds_of(batches, options, n_runs)
+    if found is None:
+        return best, None
+    folds, n_folds = found
+
+    def length_of(columns):
+        table = padded(columns, model, n_folds)
+        return tuning_length(model, folds, n_folds, loss, options, table)
+
+    first = best_length = length_of([*columns] * n_folds)
+    if not options.n_trials:
         return best, first
     alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
-    others = list(zip(*alternatives, strict=True))[: options.n_trials]
-    swapped = np.zeros(len(columns), dtype=bool)
-    for n_tried, tried in enumerate((o for o in others if _differ(o, columns)), 1):
+    others = [
+        (j, tried, differ)
+        for j, tried in enumerate(zip(*alternatives, strict=True))
+        if (differ := _differ(tried, columns)).any()
+    ][: options.n_trials]
+    if others:
+        own_adviser = adviser.in_folds(n_folds, folds)
+        in_folds = [
+            own_adviser.alternatives(i, own)
+            for i, own in enumerate([*columns] * n_folds)
+        ]
+    swapped = np.zeros(n_runs, dtype=bool)
+    for n_tried, (j, tried, differ) in enumerate(others, 1):
         try:
-            length = tuning_length(*own, padded(tried, model))
+            length = length_of([own[j] for own in in_folds])
         except NonFiniteLossError:
             continue
-        better = ~swapped | (length.loss < best_length.loss)
+        better = differ & (~swapped | (length.loss < best_length.loss))
         taken = better & ~_is_clearly_worse(length.losses, first.losses)
         best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
         best_length = length.where(taken, best_length)
@@ -216,8 +241,9 @@ def _replaced(adviser, i, columns, kept, needs, by: By) -> np.ndarray:
     return found
 
 
-def _differ(a, b) -> bool:
-    return any(set(x) != set(y) for x, y in zip(a, b, strict=True))
+def _differ(a, b) -> np.ndarray:
+    """Of which runs (r,) the columns are others."""
+    return np.array([set(x) != set(y) for x, y in zip(a, b, strict=True)])
 
 
 def _take_better(best: Sequence[_Best], judged) -> None:

@@ -24,6 +24,7 @@ from ipcae_sklearn._decoding import (
     Loss,
     TrainingOptions,
     decoder_epochs,
+    folds_of,
     importances,
     loss_with_pullback,
     mean_loss,
@@ -425,8 +426,10 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
     description["temperature"] = np.full(len(model.k), np.nan)
     columns = padded([selection(i).columns for i in range(len(model.k))], model)
     n_epochs = np.full(len(model.k), options.tuning_iter)
-    if length is None:
-        length = tuning_length(model, batches, loss, options, columns)
+    folds = folds_of(batches, options, len(model.k)) if length is None else None
+    if folds is not None:
+        table = columns.repeat(folds[1], 1)
+        length = tuning_length(model, *folds, loss, options, table)
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,

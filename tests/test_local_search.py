@@ -15,6 +15,7 @@ from ipcae_sklearn._decoding import (
     NonFiniteLossError,
     TrainingOptions,
     TuningLength,
+    folds_of,
     padded,
     tuning_length,
     unmet_needs,
@@ -263,8 +264,11 @@ def test_few_rows_are_judged_in_folds():
     case, tried = few_rows(linear), []
     (found,), length = in_folds(case, [5, 7], on_trial=lambda *own: tried.append(own))
     assert set(found) == {0, 2}
-    own = case.model, case.batches, case.loss, FOLDS, padded([found], case.model)
-    expected = tuning_length(*own)
+    folds, n_folds = folds_of(case.batches, FOLDS, 1)
+    own, start = case.adviser.in_folds(n_folds, folds), np.array([5, 7])
+    tried_in = [own.alternatives(i, start)[0] for i in range(n_folds)]
+    table = padded(tried_in, case.model, n_folds)
+    expected = tuning_length(case.model, folds, n_folds, case.loss, FOLDS, table)
     assert_array_equal(length.n_epochs, expected.n_epochs)
     assert_allclose(length.losses, expected.losses)
     assert [n for n, _ in tried] == [1]
@@ -281,7 +285,54 @@ def test_each_run_has_its_own_columns_in_folds():
     found, length = in_folds(few_rows(linear, 2), [5, 7], [2, 0])
     assert set(found[0]) == {0, 2}
     assert found[1].tolist() == [2, 0]
-    assert length.loss.shape == (2,)
+    (alone,), length_alone = in_folds(few_rows(linear), [5, 7])
+    assert alone.tolist() == found[0].tolist()
+    assert_allclose(length.losses[:, 0], length_alone.losses[:, 0], rtol=1e-4)
+    # Nothing has been tried for the second run.
+    case = few_rows(linear, 2)
+    folds, n_folds = folds_of(case.batches, FOLDS, 2)
+    table = padded([np.array([2, 0])] * 10, case.model, n_folds)
+    expected = tuning_length(case.model, folds, n_folds, case.loss, FOLDS, table)
+    assert_allclose(length.losses[:, 1], expected.losses[:, 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
+    X = np.random.default_rng(0).normal(size=(60, 30))
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, (2, 60)) if weighted else None
+    case = Case(X, X[:, 0] + X[:, 1], 3, 2, held_out=0, weights=weights)
+    case.adviser.n_swap_passes = 3
+    case.adviser.fallbacks = [case.adviser.complete(i, (), 3, 3) for i in range(2)]
+    folds, n_folds = case.batches.in_folds(5, 2)
+    adviser = case.adviser.in_folds(n_folds, folds)
+    columns = np.array([7, 8, 9])
+    found = [adviser.alternatives(i, columns) for i in range(10)]
+    for i, own in enumerate(found):
+        trained = np.flatnonzero(folds.training.weights[i].numpy())
+        assert len(trained) == 48
+        of_run = np.ones(60) if weights is None else weights[i % 2]
+        part = np.zeros((1, 60))
+        part[0, trained] = of_run[trained]
+        alone = Case(X, X[:, 0] + X[:, 1], 3, held_out=0, weights=part)
+        alone.adviser.n_swap_passes = 3
+        # Scaled by all rows, as the columns are, whatever the fold.
+        assert set(own[1]) == set(alone.adviser.alternatives(0, columns)[0])
+        assert set(own[0]) == set(alone.adviser.complete(0, (), 3, 3))
+    assert len({tuple(sorted(own[1])) for own in found}) > 1  # folds differ
+
+
+def test_noise_that_fits_all_rows_is_not_taken():
+    """Of many columns of noise some explain what is left of few rows."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 400))
+    y = X[:, 0] + X[:, 1] + X[:, 0] * X[:, 1] + 0.5 * rng.normal(size=60)
+    X[:, 2] = X[:, 0] + 0.3 * rng.normal(size=60)
+    case = Case(X, y, 4, held_out=0)
+    case.adviser.n_swap_passes = 3
+    start = np.array([0, 1, 2, 3])
+    assert set(case.adviser.alternatives(0, start)[0]) != set(start)
+    (found,), _ = in_folds(case, start)
+    assert found.tolist() == start.tolist()
 
 
 def test_columns_that_are_swapped_for_themselves_are_no_trial():
@@ -296,13 +347,16 @@ def test_of_several_trials_the_best_is_taken(monkeypatch):
     little, more = np.array([[0.06, -0.04, 0, 0, 0], [0.2, -0.1, 0, 0, 0]])
     losses = {(0, 1): first, (2, 3): first + little, (4, 5): first + more}
 
-    def fixed(model, batches, loss, options, columns):
+    def fixed(model, folds, n_folds, loss, options, columns):
         own = losses[tuple(columns[0].tolist())]
         return TuningLength(np.array([7]), own[:, None])
 
     class Two:
         def alternatives(self, i, columns):
             return [np.array([2, 3]), np.array([4, 5])]
+
+        def in_folds(self, n_folds, folds):
+            return self
 
     monkeypatch.setattr(_local_search, "tuning_length", fixed)
     case = few_rows(linear)
@@ -328,10 +382,10 @@ def test_nothing_is_tried_in_folds_without_trials_or_folds():
 def test_a_trial_in_folds_that_diverges_is_not_taken(monkeypatch):
     case, real = few_rows(linear), _local_search.tuning_length
 
-    def diverging(model, batches, loss, options, columns):
-        if columns.tolist() != [[5, 7]]:
+    def diverging(model, folds, n_folds, loss, options, columns):
+        if columns.tolist() != [[5, 7]] * n_folds:
             raise NonFiniteLossError
-        return real(model, batches, loss, options, columns)
+        return real(model, folds, n_folds, loss, options, columns)
 
     monkeypatch.setattr(_local_search, "tuning_length", diverging)
     (found,), length = in_folds(case, [5, 7])

@@ -18,6 +18,7 @@ from ipcae_sklearn._decoding import (
     NonFiniteLossError,
     TrainingOptions,
     decoder_epochs,
+    folds_of,
     loss_with_pullback,
     tuning_length,
     validate,
@@ -1151,7 +1152,15 @@ LONG = replace(OPTIONS, max_iter=2, tuning_iter=200, n_folds=5)
 def length_of(batches, options=LONG, k=(3,)):
     model = make_model(k, hidden=(50,))
     columns = torch.tensor([[1, 4, 6][:i] + [0] * (max(k) - i) for i in k])
-    return tuning_length(model, batches, squared_error, options, columns)
+    return length_on(model, batches, options, columns)
+
+
+def length_on(model, batches, options, columns):
+    folds = folds_of(batches, options, len(model.k))
+    if folds is None:
+        return None
+    table = columns.repeat(folds[1], 1)
+    return tuning_length(model, *folds, squared_error, options, table)
 
 
 def test_noise_is_tuned_for_shorter_than_what_can_be_learned():
@@ -1196,7 +1205,7 @@ def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
     result = fit(LONG, model, noisy_batches())[0]
     columns = torch.from_numpy(result.selection.columns).unsqueeze(0)
     untrained = make_model(hidden=(50,))
-    expected = tuning_length(untrained, noisy_batches(), squared_error, LONG, columns)
+    expected = length_on(untrained, noisy_batches(), LONG, columns)
     n_epochs = int(expected.n_epochs[0])
     assert len(result.history["train_loss"]) == 2 + n_epochs < 202
     assert result.loss == pytest.approx(expected.loss[0], rel=1e-5)

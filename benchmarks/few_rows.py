@@ -6,7 +6,8 @@ on. Ours: by default; without the swaps that the folds judge (``n_trials=0``); a
 without any folds, tuned to the end of the schedule. Recorded are the test score of the
 decoder (accuracy, R², or R² of the reconstruction), the mean negative log probability
 of the true class, and what ``downstream.py`` says of the columns. That is recorded of
-other selectors, too. ``python benchmarks/few_rows.py`` appends to
+other selectors, too. Seconds are of the processor, with the scores of our decoders.
+``python benchmarks/few_rows.py`` appends to
 ``results/few_rows.jsonl``.
 """
 
@@ -94,16 +95,15 @@ def measure(method, split, k, task, seed):
     if method in OURS:
         columns, figures = fit(method, split, k, task, seed)
     else:
-        methods = SUPERVISED if protocol == "supervised" else UNSUPERVISED
         own = split.X_train, split.y_train, k, seed, regression
-        columns = methods[method](*own)
+        columns = others_for(task)[method](*own)
     figures["fit_seconds"] = time.process_time() - started
     return figures | judge(split, columns, protocol, seed, regression)
 
 
-def methods_of(task):
+def others_for(task):
     known = UNSUPERVISED if task == "reconstruction" else SUPERVISED
-    return [*OURS, *(name for name in OTHERS if name in known)]
+    return {name: known[name] for name in OTHERS if name in known}
 
 
 def main():
@@ -114,7 +114,7 @@ def main():
     for seed in range(1 if options.quick else options.seeds):
         for case, (source, n_rows, k, task) in CASES.items():
             split = load(source, n_rows, options.data, seed)
-            for method in methods_of(task):
+            for method in (*OURS, *others_for(task)):
                 key = {"case": case, "method": method, "seed": seed}
                 if results.has(**key):
                     continue

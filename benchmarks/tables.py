@@ -401,12 +401,12 @@ def scale(study):
     return markdown(header, rows)
 
 
-def two_sides(records, key, is_second):
-    """The records of each key, those of one side and those of the other."""
+def by_side(records, key, side, n_sides):
+    """The records of each key, in a list for each side that they are on."""
     sides_of = {}
     for r in records:
-        sides = sides_of.setdefault(tuple(r[name] for name in key), ([], []))
-        sides[is_second(r)].append(r)
+        own = tuple(r[name] for name in key)
+        sides_of.setdefault(own, [[] for _ in range(n_sides)])[side(r)].append(r)
     return sides_of
 
 
@@ -422,10 +422,10 @@ def directions():
     header = ["rows", "p", "selector", "seeds", "seconds", "R² of the decoder"]
     header += ["linear MSE"]
     shown = ("seconds", 1), ("score", 3), ("linear_mse", 4)
+    side = {"columns": 0, "directions": 1}
     records = read("directions")
-    sides_of = two_sides(
-        records, ("case", "method"), lambda r: r["outputs"] == "directions"
-    )
+    key = "case", "method"
+    sides_of = by_side(records, key, lambda r: side[r["outputs"]], len(side))
     rows = []
     for (case, method), sides in sorted(sides_of.items()):
         own = [case, f"{sides[0][0]['p']:,}", f"`{method}`", len(sides[0])]
@@ -468,13 +468,10 @@ def few_rows_decoder():
     """Tuned to the end of the schedule, as long as folds tell, and with swaps."""
     header = ["data", "score", "−log probability", "epochs of tuning", "seconds"]
     shown = ("score", 3), ("log_loss", 2), ("tuning_epochs", 0), ("fit_seconds", 1)
-    ways = {"no folds": 0, "no swaps": 1, "IPCAESelector": 2}
-    sides_of = {}
-    for r in read("few_rows"):
-        if r["method"] in ways:
-            sides = sides_of.setdefault(r["case"], ([], [], []))
-            sides[ways[r["method"]]].append(r)
-    rows = [[case, *from_to(sides, shown)] for case, sides in sides_of.items()]
+    side = {"no folds": 0, "no swaps": 1, "IPCAESelector": 2}
+    records = [r for r in read("few_rows") if r["method"] in side]
+    sides_of = by_side(records, ["case"], lambda r: side[r["method"]], len(side))
+    rows = [[case, *from_to(sides, shown)] for (case,), sides in sides_of.items()]
     return markdown(header, rows)
 
 

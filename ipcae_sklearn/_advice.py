@@ -69,6 +69,13 @@ class GreedyAdviser:
         choose = partial(greedy_columns, n_swap_passes=n_swap_passes)
         return self._greedy(i, columns, k, index, Y, choose)
 
+    def find_fallbacks(self) -> None:
+        """Find columns from the beginning, an alternative from then on."""
+        passes = self.n_swap_passes
+        self.fallbacks = [
+            self.complete(i, (), k, passes) for i, k in enumerate(self.runs.k)
+        ]
+
     def alternatives(self, i: int, columns) -> list[np.ndarray]:
         """Whole sets to try in place of the columns of run i."""
         found = [self.fallbacks[i]] if self.fallbacks else []
@@ -85,10 +92,7 @@ class GreedyAdviser:
         own = copy.copy(self)
         own.runs = replace(runs, weights=weights, **several)
         if self.fallbacks:
-            passes = self.n_swap_passes
-            own.fallbacks = [
-                own.complete(i, (), k, passes) for i, k in enumerate(own.runs.k)
-            ]
+            own.find_fallbacks()
         return own
 
     def rows(self, i: int) -> np.ndarray:

@@ -589,10 +589,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
-                adviser.fallbacks = [
-                    adviser.complete(i, (), k, _SWAP_PASSES)
-                    for i, k in enumerate(runs.k)
-                ]
+                adviser.find_fallbacks()
                 start = [
                     adviser.complete(i, columns, n_rows[i])
                     for i, columns in enumerate(adviser.fallbacks)

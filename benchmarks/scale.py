@@ -5,8 +5,9 @@ rows n (a memory-mapped file, and a sparse matrix with 1 % of its values), the s
 features k, or the runs r. One set is large both ways ("wide"), and DEXTER is a text set
 of sparse counts. The study "reconstruction" has no target and columns that are noisy
 copies of 50 factors, of which each should have a column among those selected. Each case
-has a process and one thread of its own (Linux only). Its peak is the most memory
-resident in the fit, less what was resident before it, when the data were there.
+has a process and one thread of its own (Linux only), and a GPU if there is one. Its
+peak is the most memory resident in the fit, less what was resident before it, when the
+data were there.
 
 ``python benchmarks/scale.py`` appends to ``results/scale.jsonl`` and goes on where it
 was stopped.
@@ -158,6 +159,8 @@ def measure(own, folder, data_home):
     figures["seconds"] = time.perf_counter() - started
     peak = resident_bytes("VmHWM") - before
     figures |= {"peak_mb": peak / 2**20, "data_mb": n_bytes(X) / 2**20}
+    if torch.cuda.is_available():
+        figures["device_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
     figures["arrays"] = peak / (4 * own["k"] * own["p"] * own["r"])
     if relevant is not None:
         found = np.isin(relevant, columns).sum()

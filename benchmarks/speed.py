@@ -6,11 +6,13 @@ and on one thread; quoted is the median over rounds of the ratio of their times,
 its quartiles. Beside it stands the least ratio that is possible: the floor plus the
 selector's matrix products (X Mᵀ and its gradient; for IP-CAE those of the map, too) at
 the rate that a large product reaches in the same run. ``python benchmarks/speed.py``
-appends to ``results/speed.jsonl``.
+appends to ``results/speed.jsonl``, with ``--device cuda`` the same of a GPU, where our
+step is a CUDA graph and a second floor is the bare loop as one.
 """
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from common import Results, parser
 from ipcae_sklearn import CAESelector, IPCAESelector
 from ipcae_sklearn import _functional as functional
 from ipcae_sklearn._decoding import AdamW
+from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
 from ipcae_sklearn._training import _make_noise, _search_step
 
@@ -37,7 +40,7 @@ CASES = {
 K = 50
 
 
-def our_step(selector, p, b, outputs):
+def our_step(selector, p, b, outputs, device):
     """A function that takes one step of the search, in the middle of it."""
     task = "reconstruction" if outputs is None else "classification"
     options = selector._training_options(10_000, task)
@@ -45,69 +48,76 @@ def our_step(selector, p, b, outputs):
     generators = [torch.Generator().manual_seed(0)]
     logits = selector._make_logits([K], p, generators, [None])
     decoder = MLPDecoder([K], (200,), outputs or p, generators)
-    model = ConcreteAutoencoder(logits, decoder, [K])
-    optimizer = AdamW(model, options)
+    model = ConcreteAutoencoder(logits, decoder, [K]).to(device)
+    X, target, loss = batch(p, b, outputs, device)
     noise = _make_noise(model, options, [0], 0)
-    X, target, loss = batch(p, b, outputs)
-    space = functional.workspace(1, K, p, X.device)
+    space = functional.workspace(1, K, p, device)
+    own = partial(_search_step, model, AdamW(model, options), loss, options)
+    own = replayed(own, device, recordable=True)
 
     @torch.no_grad()
     def step():
-        own = model, optimizer, (X, target, None), loss, options, noise
-        _search_step(*own, temperature=0.5, masks=None, space=space)
+        own(X, target, None, *noise.draw(b, p), None, 0.5, space)
 
     return step
 
 
-def floor_step(p, b, outputs):
+def floor_step(p, b, outputs, device):
     """A function that takes one step of training the decoder on chosen columns."""
-    X, target, _ = batch(p, b, outputs)
+    X, target, _ = batch(p, b, outputs, device)
     selected = X[:, :K].contiguous()
     decoder = nn.Sequential(
         nn.Linear(K, 200),
         nn.LayerNorm(200),
         nn.LeakyReLU(0.2),
         nn.Linear(200, outputs or p),
-    )
+    ).to(device)
     loss = nn.MSELoss() if outputs is None else nn.CrossEntropyLoss()
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=0.0, fused=True)
+    own = {"fused": True, "capturable": device.type == "cuda"}
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=0.0, **own)
 
     def step():
         optimizer.zero_grad()
-        loss(decoder(selected), target).backward()
+        value = loss(decoder(selected), target)
+        value.backward()
         optimizer.step()
+        return value.detach()
 
     return step
 
 
-def batch(p, b, outputs):
+def batch(p, b, outputs, device):
     generator = torch.Generator().manual_seed(1)
-    X = torch.randn(b, p, generator=generator)
+    X = torch.randn(b, p, generator=generator).to(device)
     if outputs is None:
         return X, X, functional.squared_error
-    return X, torch.arange(b) % outputs, functional.cross_entropy
+    return X, torch.arange(b, device=device) % outputs, functional.cross_entropy
 
 
-def seconds(step, n):
+def seconds(step, n, device):
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     started = time.perf_counter()
     for _ in range(n):
         step()
+    wait()
     return (time.perf_counter() - started) / n
 
 
-def bandwidth():
+def bandwidth(device):
     """Bytes a second of copying an array that no cache holds, read and written."""
-    source = torch.zeros(2**26)
+    source = torch.zeros(2**26, device=device)
     copy = torch.empty_like(source)
-    times = [seconds(lambda: copy.copy_(source), 1) for _ in range(7)]
+    times = [seconds(lambda: copy.copy_(source), 1, device) for _ in range(7)]
     return 2 * 4 * len(source) / np.median(times)
 
 
-def matrix_rate():
+def matrix_rate(device):
     """Operations a second of the product of two large matrices."""
-    A, B = torch.randn(2, 1024, 1024)
-    times = [seconds(lambda: A @ B, 3) for _ in range(7)]
-    return 2 * 1024**3 / np.median(times)
+    size = 8192 if device.type == "cuda" else 1024
+    A, B = torch.randn(2, size, size, device=device)
+    times = [seconds(lambda: A @ B, 3, device) for _ in range(7)]
+    return 2 * size**3 / np.median(times)
 
 
 def operations(cls, p, b):
@@ -118,43 +128,60 @@ def operations(cls, p, b):
     return products
 
 
-def measure(cls, p, b, outputs, rounds):
-    ours = our_step(cls(K), p, b, outputs)
-    floor = floor_step(p, b, outputs)
-    n = max(3, int(0.2 / max(seconds(ours, 3), 1e-4)))  # about 0.2 s a turn
-    times = np.array([(seconds(ours, n), seconds(floor, n)) for _ in range(rounds)])
-    ratio = times[:, 0] / times[:, 1]
-    return {
-        "step_ms": 1e3 * np.median(times[:, 0]),
-        "floor_ms": 1e3 * np.median(times[:, 1]),
-        "selector_ms": 1e3 * np.median(times[:, 0] - times[:, 1]),
-        "ratio": np.median(ratio),
-        "ratio_quartiles": np.percentile(ratio, [25, 75]).tolist(),
+def measure(cls, p, b, outputs, rounds, device):
+    steps = [f(p, b, outputs, device) for f in (partial(our_step, cls(K)), floor_step)]
+    if device.type == "cuda":
+        own = floor_step(p, b, outputs, device)
+        steps.append(replayed(own, device, recordable=True))
+    for step in steps:
+        seconds(step, 3, device)  # graphs are recorded
+    a_round = sum(seconds(step, 3, device) for step in steps)
+    n = max(3, int(0.3 / max(a_round, 1e-4)))  # about 0.3 s a round
+    times = [[seconds(step, n, device) for step in steps] for _ in range(rounds)]
+    ours, floor, *others = np.array(times).T
+    figures = {
+        "step_ms": 1e3 * np.median(ours),
+        "floor_ms": 1e3 * np.median(floor),
+        "selector_ms": 1e3 * np.median(ours - (others or [floor])[0]),
+        "ratio": np.median(ours / floor),
+        "ratio_quartiles": np.percentile(ours / floor, [25, 75]).tolist(),
     }
+    if others:
+        figures["graph_floor_ms"] = 1e3 * np.median(others[0])
+        figures["graph_ratio"] = np.median(ours / others[0])
+    return figures
 
 
 def main():
-    options = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options = options.parse_args()
     torch.set_num_threads(1)
-    results = Results("speed", "python benchmarks/speed.py")
-    bytes_a_second, rate = bandwidth(), matrix_rate()
+    device = torch.device(options.device)
+    results = Results("speed", f"python benchmarks/speed.py --device {device}")
+    bytes_a_second, rate = bandwidth(device), matrix_rate(device)
     for name, case in CASES.items():
         if options.quick and case["p"] > 20_000:
             continue
         for cls in (IPCAESelector, CAESelector):
-            figures = measure(cls, **case, rounds=3 if options.quick else 11)
+            rounds = 3 if options.quick else 11
+            figures = measure(cls, **case, rounds=rounds, device=device)
             passes = figures["selector_ms"] / 1e3 * bytes_a_second / (4 * K * case["p"])
             figures |= {"passes": passes, "bandwidth_gb": bytes_a_second / 1e9}
             products_ms = 1e3 * operations(cls, case["p"], case["b"]) / rate
             figures["least_ratio"] = 1 + products_ms / figures["floor_ms"]
             figures["matrix_gflops"] = rate / 1e9
-            key = {"case": name, "method": cls.__name__}
+            key = {"case": name, "method": cls.__name__, "on": device.type}
             results.add(**key, k=K, **case, **figures)
+            as_a_graph = ""
+            if "graph_floor_ms" in figures:
+                as_a_graph = f"  floor as a graph {figures['graph_floor_ms']:.3f} ms"
             print(
                 f"{name:12} {cls.__name__:14} step {figures['step_ms']:9.3f} ms"
                 f"  floor {figures['floor_ms']:8.3f} ms  ratio {figures['ratio']:6.2f}"
                 f"  (least {figures['least_ratio']:.2f})"
-                f"  selector = {passes:.1f} passes over (k, p)"
+                f"  selector = {passes:.1f} passes over (k, p){as_a_graph}",
+                flush=True,
             )
 
 

@@ -228,7 +228,7 @@ def speed():
     header += ["least ratio"]
     header += ["selector's own time, in passes over its (k, p) array"]
     rows = []
-    for r in read("speed"):
+    for r in of(read("speed"), on="cpu"):
         low, high = r["ratio_quartiles"]
         rows.append(
             [
@@ -242,6 +242,38 @@ def speed():
             ]
         )
     return markdown(header, rows)
+
+
+def speed_cuda():
+    header = ["shape", "selector", "step (ms)", "floor (ms)", "ratio"]
+    header += ["floor as a graph (ms)", "ratio to that"]
+    header += ["selector's own time, in passes over its (k, p) array"]
+    rows = []
+    for r in of(read("speed"), on="cuda"):
+        values = (r[key] for key in ("step_ms", "floor_ms", "ratio"))
+        others = (r[key] for key in ("graph_floor_ms", "graph_ratio"))
+        row = [f"{r['case']} (p {r['p']:,}, b {r['b']})", f"`{r['method']}`"]
+        row += [f"{value:.2f}" for value in (*values, *others)]
+        rows.append([*row, f"{r['passes']:.0f}"])
+    return markdown(header, rows)
+
+
+def cuda_fits():
+    """Whole fits, each way: seconds and score, and how near losses are to the CPU's."""
+    records = of(read("cuda"), part="fit")
+    ways = unique(records, "way")
+    rows = []
+    for data in unique(records, "data"):
+        pair = {r["way"]: r for r in of(records, data=data)}
+        cells = [f"{pair[w]['seconds']:.1f} s, {pair[w]['score']:.3f}" for w in ways]
+        own, reference = (np.array(pair[w]["first_losses"]) for w in ("cuda", "cpu"))
+        apart = np.abs(own / reference - 1).max()
+        common = len(set(pair["cuda"]["columns"]) & set(pair["cpu"]["columns"]))
+        rows.append([data, *cells, f"{apart:.0e}", f"{common} of {pair['cuda']['k']}"])
+        rows[-1].append(f"{pair['cuda']['utilisation']:.0f} %")
+        rows[-1].append(f"{pair['cuda']['device_peak_mb']:.0f}")
+    header = ["data", *ways, "losses apart", "columns in common", "GPU busy"]
+    return markdown([*header, "its memory (MB)"], rows)
 
 
 def time_to_quality():
@@ -268,9 +300,9 @@ def time_to_quality():
     return markdown([*header, "distinct before repair"], rows)
 
 
-def search():
+def search(name="search"):
     """Both searches over k, seed by seed."""
-    records = [r for r in read("search") if r["part"] == "search"]
+    records = [r for r in read(name) if r["part"] == "search"]
     rows = []
     for data in ("isolet", "mnist"):
         for seed in unique(of(records, data=data), "seed"):
@@ -498,14 +530,16 @@ def measured_on():
         (
             r["machine"]["processor"],
             r["machine"]["cores"],
+            r["machine"]["device"],
             str(r["machine"]["versions"]),
         )
         for path in sorted(RESULTS.glob("*.jsonl"))
         for r in read(path.stem)
     }
     lines = []
-    for processor, cores, versions in sorted(machines):
-        lines.append(f"- {processor}, {cores} cores; {versions.strip('{}')}")
+    for processor, cores, device, versions in sorted(machines):
+        gpu = "" if device == "cpu" else f", {device}"
+        lines.append(f"- {processor}, {cores} cores{gpu}; {versions.strip('{}')}")
     return "\n".join(lines).replace("'", "")
 
 
@@ -658,6 +692,9 @@ TABLES = {
     "choices": choices,
     "planted": planted,
     "speed": speed,
+    "speed_cuda": speed_cuda,
+    "cuda_fits": cuda_fits,
+    "cuda_search": partial(search, "cuda"),
     "time_to_quality": time_to_quality,
     "search": search,
     "agreement": agreement,

@@ -50,10 +50,18 @@ def resolve_device(device) -> torch.device:
         ) from error
     if resolved.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be a CPU or CUDA device, got {device!r}.")
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type == "cpu":
+        return resolved
+    if not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r} was asked for, but torch finds no CUDA device. Use "
             "device='auto' or device='cpu'."
+        )
+    n_devices = torch.cuda.device_count()
+    if (resolved.index or 0) >= n_devices:
+        raise ValueError(
+            f"device={device!r} was asked for, but the last of the CUDA devices that "
+            f"torch finds is 'cuda:{n_devices - 1}'."
         )
     return resolved
 
@@ -413,12 +421,15 @@ class _Part:
         weights = weights.gather(1, places.to(weights.device))
         return _Part(self.index[places], weights)
 
-    def split(self, order: Tensor, n_batches: int) -> Iterator[_Part]:
-        """Batches that differ by one row at most."""
-        for places in order.tensor_split(n_batches):
-            yield self.at(places)
+    def split(self, order: Tensor, n_batches: int, device) -> Iterator[_Part]:
+        """Batches that differ by one row at most, with their numbers on a device."""
+        # All at once: a GPU would have to wait for those of each batch.
+        numbers, order = self.index[order].to(device), order.to(device)
+        parts = (values.tensor_split(n_batches) for values in (numbers, order))
+        for index, places in zip(*parts, strict=True):
+            yield _Part(index, _of_rows(self.weights, places))
 
-    def split_by_run(self, order: Tensor, n_batches: int) -> Iterator[_Part]:
+    def split_by_run(self, order: Tensor, n_batches: int, device) -> Iterator[_Part]:
         """The same of the rows that count for each run, independent of the others.
 
         So that no run has to compute what does not count. A batch that is shorter than
@@ -426,7 +437,7 @@ class _Part:
         """
         weights = self._parting
         if weights is None:
-            yield from self.split(order, n_batches)
+            yield from self.split(order, n_batches, device)
             return
         places, n_rows = _first_those_that_count(weights, order)
         batch = torch.arange(n_batches)
@@ -440,10 +451,11 @@ class _Part:
         # The mean over a batch is that over its own rows, of weights of mean 1.
         share = most / size.clamp(min=1) * n_rows[:, None] / len(self)
         share = (within < size[..., None]) * share[..., None]
-        device = weights.device
-        for own, own_share in zip(at.unbind(1), share.unbind(1), strict=True):
-            own_weights = weights.gather(1, own.to(device)) * own_share.to(weights)
-            yield _Part(self.index[own], own_weights)
+        index, at = self.index[at].to(device), at.to(weights.device)
+        share = share.to(weights)
+        for j in range(n_batches):
+            own_weights = weights.gather(1, at[:, j]) * share[:, j]
+            yield _Part(index[:, j], own_weights)
 
 
 def _first_those_that_count(weights: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -585,7 +597,7 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
         split = self.training.split_by_run if self._by_run else self.training.split
-        for part in split(order, self.n_train_batches):
+        for part in split(order, self.n_train_batches, self.source.device):
             yield self._batch(part)
 
     def validation(self):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import trainable
 
 # Share of a tuning after which a loss that has not fallen will not fall any more.
@@ -204,14 +205,22 @@ def decoder_epochs(
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
 
+    def one_step(selected, target, weights, factors, rate):
+        decoder.rate = rate
+        if factors is not None:
+            selected = selected * factors
+        own = model, selected, target, weights, loss
+        value, pullback = loss_with_pullback(*own)
+        decoder.step(pullback(to_input=False)[1])
+        return value
+
+    one_step = replayed(one_step, columns.device, model.decoder.recordable)
+
     def losses(first, epoch):
         for i, batch in enumerate(islice(batches.train(epoch), n_steps - first)):
             fraction = (first + i) / n_steps
-            decoder.rate = options.learning_rate * math.cos(fraction * math.pi / 2)
-            selected = batch[0] if mask is None else batch[0] * mask()
-            value, pullback = loss_with_pullback(model, selected, batch, loss)
-            decoder.step(pullback(to_input=False)[1])
-            yield value
+            rate = options.learning_rate * math.cos(fraction * math.pi / 2)
+            yield one_step(*batch, mask and mask(), rate)
 
     for first in range(0, n_steps, per_epoch):
         epoch = options.max_iter + first // per_epoch
@@ -280,7 +289,7 @@ def tuning_length(model, folds, n_folds: int, loss, options, columns) -> TuningL
     return best
 
 
-def loss_with_pullback(model, selected, batch, loss):
+def loss_with_pullback(model, selected, target, weights, loss):
     """Loss (r,) of a training batch, and its pullback through the decoder.
 
     The loss is the weighted mean over the rows, unbiased over the batches: the weights
@@ -289,7 +298,6 @@ def loss_with_pullback(model, selected, batch, loss):
 
     The pullback returns the gradients of ``selected`` and of the decoder's parameters.
     """
-    _, target, weights = batch
     output, pullback = model.with_pullback(selected)
     rows, grad = loss.with_gradient(output, target)
     grad = grad / rows.shape[-1]
@@ -387,7 +395,7 @@ class InputMasks:
         for row, k, rate, generator in own:
             uniform = torch.rand(k, generator=generator, dtype=torch.float32)
             row[0, :k] = (uniform >= rate) / (1 - rate)
-        return factors.to(self.device)
+        return factors.to(self.device, non_blocking=True)
 
 
 def padded(columns: Sequence[np.ndarray], model, times: int = 1) -> Tensor:

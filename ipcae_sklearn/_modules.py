@@ -158,6 +158,8 @@ class MLPDecoder(nn.Module):
     generators : sequence of r CPU torch.Generator
     """
 
+    recordable = True  # by :func:`ipcae_sklearn._graphs.replayed`
+
     def __init__(self, n_inputs, hidden_layer_sizes, n_outputs, generators):
         super().__init__()
         self.n_inputs = list(n_inputs)
@@ -251,6 +253,8 @@ class CustomDecoder(nn.Module):
     n_inputs : sequence of r ints
     n_outputs : int
     """
+
+    recordable = False  # a user's module may do more than operations on tensors
 
     def __init__(self, factory: Callable[[int, int], nn.Module], n_inputs, n_outputs):
         super().__init__()

@@ -44,6 +44,7 @@ from ipcae_sklearn._functional import (
     temperature_at,
     workspace,
 )
+from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._local_search import (
     Adviser,
     local_search,
@@ -135,16 +136,16 @@ class _NoisePool:
     the selector reads p successive values; where it begins, and how far from the row
     before, is drawn anew for each run and step. The pool itself is drawn anew after
     some hundred steps. It depends on ``seed`` alone and the places on a run's own
-    seed, so that a run reads the same noise alone and in company.
+    seed, so that a run reads the same noise alone and in company, and on any device.
     """
 
     SIZE = 2**20
     STEPS = 500
 
     def __init__(self, k, seeds, seed, device):
-        self.k = k
+        self.k, self.device = k, device
         self.own = [random.Random(s) for s in seeds]
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.n_drawn = 0
 
     def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, None]:
@@ -153,25 +154,26 @@ class _NoisePool:
         if step == 0:
             self._redraw(n_features)
         self.n_drawn += 1
-        rows = [
-            self.pool.as_strided((1, k, n_features), (0, stride, 1), start)
-            for k, (stride, start) in zip(self.k, self.places[step], strict=True)
-        ]
-        if len(rows) == 1:
-            return rows[0], None
-        gumbel = self.pool.new_zeros(len(rows), max(self.k), n_features)
-        for i, (row, k) in enumerate(zip(rows, self.k, strict=True)):
-            gumbel[i, :k] = row[0]
-        return gumbel, None
+        if len(self.k) == 1:  # a view
+            stride, start = self.places[step][0]
+            shape = 1, self.k[0], n_features
+            return self.pool.as_strided(shape, (0, stride, 1), start), None
+        rows = self.rows[step]
+        values = self.pool.unfold(0, n_features, 1).index_select(0, rows.flatten())
+        return values.view(*rows.shape, n_features), None
 
     def _redraw(self, n_features: int) -> None:
         """Draw a pool, and where each run reads it in the steps to come."""
         size = self.SIZE + n_features
-        device = self.generator.device
-        self.pool = sample_gumbel(size, generator=self.generator, device=device)
+        self.pool = sample_gumbel(size, generator=self.generator).to(self.device)
         runs = zip(self.k, self.own, strict=True)
         places = [[self._place(k, own) for _ in range(self.STEPS)] for k, own in runs]
         self.places = list(zip(*places, strict=True))
+        stride, start = torch.tensor(self.places).unbind(-1)  # (STEPS, r)
+        # Spare rows go on beyond the last row of their run; they hold what they will.
+        row = torch.arange(max(self.k))
+        rows = start.unsqueeze(-1) + stride.unsqueeze(-1) * row
+        self.rows = rows.clamp_(max=self.SIZE).to(self.device)  # (STEPS, r, k)
 
     def _place(self, k: int, own: random.Random) -> tuple[int, int]:
         """How far apart the rows begin, and where the first does."""
@@ -374,13 +376,16 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
 
+    one_step = partial(_search_step, model, optimizer, loss, options)
+    one_step = replayed(one_step, device, model.decoder.recordable)
+
     def losses(first, epoch):
         space = None
         for i, batch in enumerate(batches.train(epoch)):
             if i == 0:  # of this epoch: in between, others need as much
                 space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
-            own = loss, options, noise, temperature(first + i), masks, space
-            yield _search_step(model, optimizer, batch, *own)
+            drawn = *noise.draw(*batch[0].shape), masks and masks()
+            yield one_step(*batch, *drawn, temperature(first + i), space)
 
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
@@ -522,27 +527,39 @@ def _with_findings(results, model, batches, loss) -> list[RunResult]:
 
 
 def _search_step(
-    model, optimizer, batch, loss, options, noise, temperature, masks, space
+    model,
+    optimizer,
+    loss,
+    options,
+    X,
+    target,
+    weights,
+    gumbel,
+    uniform,
+    mask,
+    temperature,
+    space,
 ):
     """Take a step with relaxed selections; return the loss (r,) that it began with."""
-    selected, pullback = _relaxed(model, batch[0], options, noise, temperature, space)
-    if masks is not None:
-        mask = masks()
+    drawn = gumbel, uniform
+    selected, pullback = _relaxed(model, X, options, drawn, temperature, space)
+    if mask is not None:
         selected = selected * mask
-    value, pullback_of_decoder = loss_with_pullback(model, selected, batch, loss)
+    own = model, selected, target, weights, loss
+    value, pullback_of_decoder = loss_with_pullback(*own)
     grad, of_decoder = pullback_of_decoder()
-    if masks is not None:
+    if mask is not None:
         grad = grad * mask
     optimizer.step(pullback(grad), of_decoder)
     return value
 
 
-def _relaxed(model, X, options, noise, temperature, space):
+def _relaxed(model, X, options, drawn, temperature, space):
     """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
     the logits, with the gradient of the diversity term.
     """
     logits, pullback_of_logits = model.logits.with_pullback(space)
-    gumbel, uniform = noise.draw(*X.shape)
+    gumbel, uniform = drawn
     hard = options.gradient == "straight_through"
     selected, pullback_of_selected = select(
         X,

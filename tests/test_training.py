@@ -217,10 +217,10 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     X, Y, _ = next(make_batches().train(0))
     gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
-    noise, optimizer = _make_noise(model, options, [5], 0), AdamW(model, options)
-    own = model, optimizer, (X, Y, None), squared_error, options, noise
+    own = model, AdamW(model, options), squared_error, options
+    drawn = _make_noise(model, options, [5], 0).draw(*X.shape)
     with torch.no_grad():
-        value = _search_step(*own, temperature=0.7, masks=None, space=None)
+        value = _search_step(*own, X, Y, None, *drawn, None, 0.7, None)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
@@ -242,12 +242,11 @@ def test_steps_in_a_workspace_are_the_same(
         space = workspace(2, 3, P, X.device) if used else None
         assert (space is not None) == used
         model = make_model([3, 2], logits=logits)
-        optimizer = AdamW(model, options)
-        drawn = _make_noise(model, options, [5, 6], 0)
-        own = model, optimizer, (X, Y, None), squared_error, options, drawn
+        own = model, AdamW(model, options), squared_error, options, X, Y, None
+        source = _make_noise(model, options, [5, 6], 0)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
-                _search_step(*own, temperature=tau, masks=None, space=space)
+                _search_step(*own, *source.draw(*X.shape), None, tau, space)
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(*ends)
 
@@ -303,10 +302,8 @@ def test_the_gradient_of_a_batch_is_that_of_its_weighted_mean(weighted):
     parameters = list(model.decoder.parameters())
     expected = torch.autograd.grad(expected_loss.sum(), [selected, *parameters])
     with torch.no_grad():
-        batch = X, Y, weights
-        loss, pullback = loss_with_pullback(
-            model, selected.detach(), batch, squared_error
-        )
+        own = model, selected.detach(), Y, weights, squared_error
+        loss, pullback = loss_with_pullback(*own)
         grad, own = pullback()
     torch.testing.assert_close(loss, expected_loss.detach())
     for g, e in zip([grad, *own], expected, strict=True):
@@ -327,8 +324,7 @@ def assert_steps_are_those_of_torch(model, reference, options):
     for _ in range(3):
         with torch.no_grad():
             _, of_logits = model.logits.with_pullback()
-            batch = X, Y, None
-            own = model, X[None, :, :k], batch, squared_error
+            own = model, X[None, :, :k], Y, None, squared_error
             _, pullback = loss_with_pullback(*own)
             optimizer.step(of_logits(cotangent.clone())[1], pullback()[1])
         expected.zero_grad()

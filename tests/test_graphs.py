@@ -1,0 +1,248 @@
+"""Training steps as CUDA graphs. Most tests need a device."""
+
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+
+from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV
+from ipcae_sklearn import _decoding as decoding
+from ipcae_sklearn import _training as training
+from ipcae_sklearn._graphs import _Replayed, replayed
+
+CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device"
+)
+DIGITS = load_digits(return_X_y=True)
+SHORT = {"max_iter": 2, "tuning_iter": 2, "n_trials": 0, "random_state": 0}
+LOSSES = ("train_loss", "validation_loss")
+
+
+@pytest.fixture
+def cuda():
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def fit(device="cuda", target=True, cls=IPCAESelector, k=10, **parameters):
+    X, y = DIGITS
+    selector = cls(k, device=device, **{**SHORT, **parameters})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return selector.fit(X, y if target else None)
+
+
+def assert_alike(one, other):
+    """The losses of the search are the same but for rounding.
+
+    It moves logits apart at last, and may part columns that are equally probable.
+    """
+    pair = (own.history_["train_loss"][: SHORT["max_iter"]] for own in (one, other))
+    np.testing.assert_allclose(*pair, rtol=1e-3)
+
+
+def step_by_step(monkeypatch):
+    for module in (training, decoding):
+        monkeypatch.setattr(module, "replayed", lambda step, device, recordable: step)
+
+
+def test_on_a_processor_a_step_is_taken_as_it_is():
+    def step():
+        raise AssertionError
+
+    assert replayed(step, CPU, recordable=True) is step
+
+
+@needs_cuda
+def test_a_replayed_step_is_the_step(cuda):
+    total = torch.zeros(3, device=cuda)
+
+    def step(x, weights, rate):
+        product = x if weights is None else x * weights
+        total.add_(product.sum(0) * rate)
+        return product.sum(0)
+
+    own = replayed(step, cuda, recordable=True)
+    expected = np.zeros(3)
+    generator = np.random.default_rng(0)
+    for i in range(20):
+        x, weights = generator.normal(size=(2, 4 + i % 2, 3))
+        weights = None if i % 3 else weights
+        product = x if weights is None else x * weights
+        inputs = [None if v is None else torch.tensor(v).to(cuda) for v in (x, weights)]
+        value = own(*inputs, 0.1 * i)
+        np.testing.assert_allclose(value.cpu(), product.sum(0), rtol=1e-6)
+        expected += product.sum(0) * 0.1 * i
+        np.testing.assert_allclose(total.cpu(), expected, rtol=1e-5, atol=1e-5)
+    assert len(own.recordings) == 4  # two shapes, with and without weights
+
+
+@needs_cuda
+def test_a_step_that_refuses_to_be_recorded_is_taken_as_it_is(cuda):
+    def step(x):
+        doubled = 2 * x
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("not here")
+        return doubled
+
+    own = replayed(step, cuda, recordable=True)
+    x = torch.ones(2, device=cuda)
+    own(x), own(x)
+    with pytest.warns(RuntimeWarning, match="as a CUDA graph and are slower: not here"):
+        value = own(x)
+    assert value.tolist() == own(x).tolist() == [2, 2]
+    assert not own.recordings
+
+
+@needs_cuda
+def test_a_step_that_is_not_to_be_recorded(cuda):
+    def step():
+        raise AssertionError
+
+    assert replayed(step, cuda, recordable=False) is step
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"cls": CAESelector},
+        {"target": False},
+        {"diversity": 0.1},
+        {"noise": "sample"},
+        {"gradient": "gumbel_rao"},
+        {"gradient": "straight_through"},
+        {"map": "per_row"},
+        {"n_init": 3},
+    ],
+    ids=str,
+)
+def test_a_fit_by_graphs_is_one_step_by_step(parameters, monkeypatch):
+    recorded = []
+    original = _Replayed._record
+
+    def counted(self, *arguments):
+        recorded.append(original(self, *arguments))
+        return recorded[-1]
+
+    monkeypatch.setattr(_Replayed, "_record", counted)
+    by_graphs = fit(**parameters)
+    assert recorded
+    assert all(recorded)
+    step_by_step(monkeypatch)
+    assert_alike(by_graphs, fit(**parameters))
+
+
+@needs_cuda
+@pytest.mark.parametrize("target", [True, False])
+@pytest.mark.parametrize("cls", [IPCAESelector, CAESelector])
+def test_a_fit_is_the_same_on_cpu(cls, target):
+    assert_alike(*(fit(device, target=target, cls=cls) for device in ("cuda", "cpu")))
+
+
+@needs_cuda
+def test_fits_repeat_on_the_device():
+    one, other = fit(), fit()
+    np.testing.assert_array_equal(one.selected_indices_, other.selected_indices_)
+    for name in LOSSES:
+        np.testing.assert_array_equal(one.history_[name], other.history_[name])
+
+
+@needs_cuda
+@pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning")  # torch's
+def test_a_users_decoder_runs_in_python():
+    calls = []
+
+    class Counting(torch.nn.Linear):
+        def forward(self, z):
+            calls.append(self.training)
+            return super().forward(z)
+
+    fit(decoder=Counting, max_iter=3, tuning_iter=2, batch_size=300)
+    assert sum(calls) == 5 * 6  # epochs of 1,617 rows in batches of 300
+
+
+@needs_cuda
+def test_torchs_generators_stay_as_they_are():
+    fit()  # whatever is set up once
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    fit()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert torch.equal(before[1], torch.cuda.get_rng_state())
+
+
+@needs_cuda
+def test_fits_in_threads():
+    alone = [fit(k=k) for k in (5, 10, 15)]
+    together = {}
+
+    def work(k):
+        together[k] = fit(k=k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in (5, 10, 15)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own in alone:
+        other = together[own.k]
+        np.testing.assert_array_equal(own.selected_indices_, other.selected_indices_)
+
+
+@needs_cuda
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_search_on_the_device(n_jobs):
+    X, y = DIGITS
+    selector = IPCAESelector(device="cuda", **SHORT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = IPCAESelectorCV((2, 12), estimator=selector, cv=3, n_jobs=n_jobs)
+        search.fit(X, y)
+    assert search.best_k_ == 12
+
+
+IN_A_FORK = """
+import os
+import numpy as np
+import torch
+from ipcae_sklearn import IPCAESelector
+
+X = np.random.default_rng(0).normal(size=(600, 8))
+
+def fit(device):
+    return IPCAESelector(2, max_iter=4, device=device, random_state=0).fit(X)
+
+fit("cuda")
+if not (child := os.fork()):
+    try:
+        fit("cpu")
+        print("fitted on the processor,", flush=True)
+        fit("cuda")
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+fit("cuda")
+print("and the parent goes on")
+"""
+
+
+@needs_cuda
+def test_a_forked_process_is_told_what_to_do():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_A_FORK],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    first, *_, last = done.stdout.splitlines()
+    assert first == "fitted on the processor,"
+    assert "spawn" in done.stdout
+    assert last == "and the parent goes on"

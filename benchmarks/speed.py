@@ -24,7 +24,8 @@ from ipcae_sklearn import _functional as functional
 from ipcae_sklearn._decoding import AdamW
 from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
-from ipcae_sklearn._training import _make_noise, _search_step
+from ipcae_sklearn._noise import selector_noise
+from ipcae_sklearn._training import _search_step
 
 # Shapes of the cases. The rates are zero: a decoder that had learned its one batch by
 # heart would have gradients of subnormal numbers, with which a processor is slow.
@@ -50,7 +51,7 @@ def our_step(selector, p, b, outputs, device):
     decoder = MLPDecoder([K], (200,), outputs or p, generators)
     model = ConcreteAutoencoder(logits, decoder, [K]).to(device)
     X, target, loss = batch(p, b, outputs, device)
-    noise = _make_noise(model, options, [0], 0)
+    noise = selector_noise([K], options, [0], 0, device)
     space = functional.workspace(1, K, p, device)
     own = partial(_search_step, model, AdamW(model, options), loss, options)
     own = replayed(own, device, recordable=True)

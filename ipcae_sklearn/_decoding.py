@@ -19,6 +19,7 @@ from torch.optim.adamw import adamw
 
 from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import trainable
+from ipcae_sklearn._noise import Jitter
 
 # Share of a tuning after which a loss that has not fallen will not fall any more.
 _PATIENCE = 0.1
@@ -96,6 +97,8 @@ class TrainingOptions:
     n_trials: int
     dropout: tuple[float, ...]  # of each run; () for none
     learning_rate: float
+    tuning_learning_rate: float
+    jitter: float  # standard deviation of noise on the decoder's inputs in the tuning
     selector_learning_rate: float
     weight_decay: float
     temperature: tuple[float, float]
@@ -191,24 +194,27 @@ def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
     return mean
 
 
-def decoder_epochs(
-    model, batches, loss, options, columns, n_steps=None, mask=None
+def _decoder_epochs(
+    model, batches, loss, options, columns, *, rate, n_steps=None, mask=None, jitter
 ) -> Iterator[np.ndarray]:
     """Train the decoder on columns (r, k); yield the loss (r,) of each epoch.
 
-    The rate falls to zero as a cosine over ``n_steps``, by default as many as
-    ``tuning_iter`` epochs have; the last epoch may be cut short. ``mask()`` returns
-    factors (r, 1, k) of a batch's inputs.
+    ``mask()`` returns factors (r, 1, k) of a batch's inputs, and ``jitter(b, k)`` noise
+    (r, b, k) or None. The rate, and the noise with it, falls to zero as a cosine over
+    ``n_steps``, by default as many as ``tuning_iter`` epochs have; the last epoch may
+    be cut short.
     """
-    decoder = _AdamWGroup(model.decoder, options.learning_rate, options.weight_decay)
+    decoder = _AdamWGroup(model.decoder, rate, options.weight_decay)
     batches = batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
 
-    def one_step(selected, target, weights, factors, rate):
-        decoder.rate = rate
+    def one_step(selected, target, weights, factors, noise, left):
+        decoder.rate = rate * left
         if factors is not None:
             selected = selected * factors
+        if noise is not None:
+            selected = selected + noise * left
         own = model, selected, target, weights, loss
         value, pullback = loss_with_pullback(*own)
         decoder.step(pullback(to_input=False)[1])
@@ -218,18 +224,31 @@ def decoder_epochs(
 
     def losses(first, epoch):
         for i, batch in enumerate(islice(batches.train(epoch), n_steps - first)):
-            fraction = (first + i) / n_steps
-            rate = options.learning_rate * math.cos(fraction * math.pi / 2)
-            yield one_step(*batch, mask and mask(), rate)
+            left = math.cos((first + i) / n_steps * math.pi / 2)
+            drawn = mask and mask(), jitter and jitter(*batch[0].shape[1:])
+            yield one_step(*batch, *drawn, left)
 
     for first in range(0, n_steps, per_epoch):
         epoch = options.max_iter + first // per_epoch
         yield mean_loss(losses(first, epoch), epoch)
 
 
+def tuning_epochs(model, batches, loss, options, columns) -> Iterator[np.ndarray]:
+    """Train the decoder on columns (r, k) as it will be used; yield the loss (r,) of
+    each epoch.
+
+    Noise on its inputs keeps it from learning rows by heart.
+    """
+    own = model, batches, loss, options, columns
+    jitter = Jitter(options.jitter, batches.seed, columns.device)
+    return _decoder_epochs(*own, rate=options.tuning_learning_rate, jitter=jitter)
+
+
 def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) -> None:
     """Train the decoder for a number of steps, without a look at how it goes."""
-    for _ in decoder_epochs(model, batches, loss, options, columns, n_steps, mask):
+    own = model, batches, loss, options, columns
+    how = {"rate": options.learning_rate, "n_steps": n_steps, "mask": mask}
+    for _ in _decoder_epochs(*own, **how, jitter=None):
         pass
 
 
@@ -277,7 +296,7 @@ def tuning_length(model, folds, n_folds: int, loss, options, columns) -> TuningL
     patience = math.ceil(_PATIENCE * options.tuning_iter)
     nothing = np.zeros(n_runs, dtype=int), np.full((n_folds, n_runs), np.inf)
     best = TuningLength(*nothing)
-    epochs = decoder_epochs(decoders, folds, loss, options, columns)
+    epochs = tuning_epochs(decoders, folds, loss, options, columns)
     for epoch, _ in enumerate(epochs, 1):
         losses = validate(decoders, folds, loss, columns).reshape(n_folds, n_runs)
         found = TuningLength(np.full(n_runs, epoch), losses)
@@ -374,28 +393,6 @@ def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
         parts.append(torch.stack(gradients).mean(0))
     model.train()
     return torch.cat(parts, dim=1).cpu().numpy()
-
-
-class InputMasks:
-    """Draws factors (r, 1, k) of the decoders' inputs, for all rows of a batch.
-
-    Inputs are left out at random, at the rate of their run; the others make up for
-    them. Each run has a generator of its own, whose values are others than those of its
-    noise, which is drawn from the seed as it is.
-    """
-
-    def __init__(self, k, rates, seeds, device):
-        self.k, self.rates, self.device = k, rates, device
-        states = [np.random.SeedSequence([seed, 1]).generate_state(1) for seed in seeds]
-        self.generators = [torch.Generator().manual_seed(int(s[0])) for s in states]
-
-    def __call__(self) -> Tensor:
-        factors = torch.zeros(len(self.k), 1, max(self.k), dtype=torch.float32)
-        own = zip(factors, self.k, self.rates, self.generators, strict=True)
-        for row, k, rate, generator in own:
-            uniform = torch.rand(k, generator=generator, dtype=torch.float32)
-            row[0, :k] = (uniform >= rate) / (1 - rate)
-        return factors.to(self.device, non_blocking=True)
 
 
 def padded(columns: Sequence[np.ndarray], model, times: int = 1) -> Tensor:

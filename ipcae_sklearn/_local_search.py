@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ipcae_sklearn._decoding import (
-    InputMasks,
     NonFiniteLossError,
     TuningLength,
     folds_of,
@@ -26,6 +25,7 @@ from ipcae_sklearn._decoding import (
     unmet_needs,
     validate,
 )
+from ipcae_sklearn._noise import InputMasks
 
 # How columns meet needs; see :meth:`Adviser.meet`.
 By = Literal["company", "kinship", "share"]

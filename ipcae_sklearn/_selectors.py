@@ -72,6 +72,8 @@ from ipcae_sklearn._warnings import warn
 # from each of them.
 _SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
 _TUNING_STEPS, _TUNING_EPOCHS = 2000, 20
+# Of noise on the inputs of a classifier in the tuning, in units of the scaled columns.
+_JITTER = 0.6
 # With a target, rows of the selector that search, at least.
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
@@ -501,8 +503,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if tuning_iter == "auto":
             tuning_iter = max(_TUNING_EPOCHS, -(-_TUNING_STEPS // steps_per_epoch))
         rate, selector_rate = self.learning_rate_init, self.learning_rate_selector
+        tuning_rate = rate
         if rate == "auto":
             rate = 3e-3 if task == "reconstruction" else 1e-3
+            tuning_rate = 3e-3 if task == "classification" else rate
         if selector_rate == "auto":
             selector_rate = self._selector_rate()
         return TrainingOptions(
@@ -512,6 +516,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_trials=int(self.n_trials),
             dropout=(),
             learning_rate=rate,
+            tuning_learning_rate=tuning_rate,
+            jitter=_JITTER if task == "classification" else 0.0,
             selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
             temperature=_parameters.check_temperature(self.temperature),
@@ -1038,7 +1044,8 @@ class CAESelector(_BaseConcreteSelector):
         nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, and 1e-3 for a target.
+        which seldom overfits, 1e-3 for a target, and 3e-3 in the tuning of a
+        classification, where noise on the inputs keeps the decoder from overfitting.
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.05.
     weight_decay : float, default=0.0
@@ -1269,7 +1276,8 @@ class IPCAESelector(_BaseConcreteSelector):
         nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, and 1e-3 for a target.
+        which seldom overfits, 1e-3 for a target, and 3e-3 in the tuning of a
+        classification, where noise on the inputs keeps the decoder from overfitting.
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.003.
     weight_decay : float, default=0.0

@@ -7,7 +7,6 @@ selection, falling temperature), then *tuning* the decoder alone on the columns 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -20,16 +19,15 @@ from torch import Tensor
 from ipcae_sklearn._decoding import (
     AdamW,
     Batches,
-    InputMasks,
     Loss,
     TrainingOptions,
-    decoder_epochs,
     folds_of,
     importances,
     loss_with_pullback,
     mean_loss,
     padded,
     train_decoder,
+    tuning_epochs,
     tuning_length,
     validate,
 )
@@ -37,9 +35,7 @@ from ipcae_sklearn._functional import (
     by_autograd,
     distinct_argmax,
     generalized_jsd,
-    gumbel_,
     log_normalizer,
-    sample_gumbel,
     select,
     temperature_at,
     workspace,
@@ -51,6 +47,7 @@ from ipcae_sklearn._local_search import (
     local_search_in_folds,
     stand_ins,
 )
+from ipcae_sklearn._noise import InputMasks, selector_noise
 
 HISTORY = (
     "train_loss",
@@ -96,97 +93,6 @@ _UNSURE_SHARE = 0.05
 # Rows that are sure of the same column may yet part, so sure rows end the search only
 # when they are distinct or have kept their columns for this share of the schedule.
 _SHARE_OF_PATIENCE = 0.2
-
-
-class _Noise:
-    """Gumbel noise of r runs, each from a generator of its own."""
-
-    def __init__(self, k, options, seeds, device):
-        self.k = k
-        self.options = options
-        self.device = device
-        self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
-
-    def _uniform(self, n_features: int, *leading: int) -> Tensor:
-        """(r, *leading, k, p) uniform values; the spare rows hold zeros."""
-        shape = (len(self.k), *leading, max(self.k), n_features)
-        uniform = torch.zeros(shape, device=self.device, dtype=torch.float32)
-        for row, k, generator in zip(uniform, self.k, self.generators, strict=True):
-            own = row[..., :k, :]
-            if own.is_contiguous():
-                own.uniform_(generator=generator)
-            else:
-                own.copy_(torch.empty_like(own).uniform_(generator=generator))
-        return uniform
-
-    def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, Tensor | None]:
-        """Gumbel values and, for Gumbel-Rao, the uniform values of its draws."""
-        leading = (n_rows,) if self.options.noise == "sample" else ()
-        gumbel = gumbel_(self._uniform(n_features, *leading))
-        if self.options.gradient != "gumbel_rao":
-            return gumbel, None
-        uniform = self._uniform(n_features, self.options.n_gradient_samples)
-        return gumbel, uniform.transpose(0, 1)  # (s, r, k, p)
-
-
-class _NoisePool:
-    """Gumbel noise of r runs, read at random places of a pool.
-
-    Drawing fresh noise costs as much as all the rest of the selector. Here a row of
-    the selector reads p successive values; where it begins, and how far from the row
-    before, is drawn anew for each run and step. The pool itself is drawn anew after
-    some hundred steps. It depends on ``seed`` alone and the places on a run's own
-    seed, so that a run reads the same noise alone and in company, and on any device.
-    """
-
-    SIZE = 2**20
-    STEPS = 500
-
-    def __init__(self, k, seeds, seed, device):
-        self.k, self.device = k, device
-        self.own = [random.Random(s) for s in seeds]
-        self.generator = torch.Generator().manual_seed(seed)
-        self.n_drawn = 0
-
-    def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, None]:
-        """Gumbel values (r, k, p)."""
-        step = self.n_drawn % self.STEPS
-        if step == 0:
-            self._redraw(n_features)
-        self.n_drawn += 1
-        if len(self.k) == 1:  # a view
-            stride, start = self.places[step][0]
-            shape = 1, self.k[0], n_features
-            return self.pool.as_strided(shape, (0, stride, 1), start), None
-        rows = self.rows[step]
-        values = self.pool.unfold(0, n_features, 1).index_select(0, rows.flatten())
-        return values.view(*rows.shape, n_features), None
-
-    def _redraw(self, n_features: int) -> None:
-        """Draw a pool, and where each run reads it in the steps to come."""
-        size = self.SIZE + n_features
-        self.pool = sample_gumbel(size, generator=self.generator).to(self.device)
-        runs = zip(self.k, self.own, strict=True)
-        places = [[self._place(k, own) for _ in range(self.STEPS)] for k, own in runs]
-        self.places = list(zip(*places, strict=True))
-        stride, start = torch.tensor(self.places).unbind(-1)  # (STEPS, r)
-        # Spare rows go on beyond the last row of their run; they hold what they will.
-        row = torch.arange(max(self.k))
-        rows = start.unsqueeze(-1) + stride.unsqueeze(-1) * row
-        self.rows = rows.clamp_(max=self.SIZE).to(self.device)  # (STEPS, r, k)
-
-    def _place(self, k: int, own: random.Random) -> tuple[int, int]:
-        """How far apart the rows begin, and where the first does."""
-        furthest = self.SIZE // (2 * k)
-        stride = own.randint(furthest // 2, furthest)
-        return stride, own.randint(0, self.SIZE - k * stride)
-
-
-def _make_noise(model, options, seeds, pool_seed):
-    device = model.row_mask.device
-    if options.noise == "pool" and options.gradient != "gumbel_rao":
-        return _NoisePool(model.k, seeds, pool_seed, device)
-    return _Noise(model.k, options, seeds, device)
 
 
 class _Keeper:
@@ -359,8 +265,8 @@ def _tunes(model, options) -> bool:
 
 def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     """Train selector and decoder with relaxed selections; whether on_epoch ended it."""
-    noise = _make_noise(model, options, seeds, batches.seed)
     masks, device = None, model.row_mask.device
+    noise = selector_noise(model.k, options, seeds, batches.seed, device)
     if any(options.dropout):
         masks = InputMasks(model.k, options.dropout, seeds, device)
     optimizer = AdamW(model, options)
@@ -440,7 +346,7 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
-    epochs = decoder_epochs(model, batches, loss, options, columns)
+    epochs = tuning_epochs(model, batches, loss, options, columns)
     for n_done, train_loss in enumerate(epochs, 1):
         values = {"train_loss": train_loss}
         values["validation_loss"] = validate(model, batches, loss, columns)

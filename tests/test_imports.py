@@ -31,9 +31,12 @@ TABLE = {
     "_modules": Allowed("_functional", "torch"),
     "_warnings": Allowed("", ""),
     "_graphs": Allowed("_warnings", "torch"),
-    "_decoding": Allowed("_graphs _modules", "numpy torch"),
-    "_local_search": Allowed("_decoding _modules", "numpy torch"),
-    "_training": Allowed("_decoding _functional _graphs _local_search", "numpy torch"),
+    "_noise": Allowed("_functional", "numpy torch"),
+    "_decoding": Allowed("_graphs _modules _noise", "numpy torch"),
+    "_local_search": Allowed("_decoding _noise", "numpy torch"),
+    "_training": Allowed(
+        "_decoding _functional _graphs _local_search _noise", "numpy torch"
+    ),
     "_numbers": Allowed("", "numpy"),
     "_data": Allowed("_warnings", "numpy scipy sklearn torch"),
     "_greedy": Allowed("", "numpy scipy"),

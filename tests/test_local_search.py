@@ -11,7 +11,6 @@ from ipcae_sklearn import _local_search
 from ipcae_sklearn._advice import GreedyAdviser, _alike_directions, _explained
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
 from ipcae_sklearn._decoding import (
-    InputMasks,
     NonFiniteLossError,
     TrainingOptions,
     TuningLength,
@@ -35,6 +34,7 @@ from ipcae_sklearn._modules import (
     DirectLogits,
     MLPDecoder,
 )
+from ipcae_sklearn._noise import InputMasks
 from ipcae_sklearn._problem import Runs
 
 CPU = torch.device("cpu")
@@ -45,6 +45,8 @@ OPTIONS = TrainingOptions(
     n_trials=12,
     dropout=(),
     learning_rate=0.01,
+    tuning_learning_rate=0.01,
+    jitter=0.0,
     selector_learning_rate=0.05,
     weight_decay=0.0,
     temperature=(10.0, 0.01),

@@ -6,7 +6,6 @@ from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch import nn
 
@@ -14,12 +13,11 @@ from ipcae_sklearn import _data, _training
 from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._decoding import (
     AdamW,
-    InputMasks,
     NonFiniteLossError,
     TrainingOptions,
-    decoder_epochs,
     folds_of,
     loss_with_pullback,
+    tuning_epochs,
     tuning_length,
     validate,
 )
@@ -32,11 +30,10 @@ from ipcae_sklearn._modules import (
     IndirectLogits,
     MLPDecoder,
 )
+from ipcae_sklearn._noise import selector_noise
 from ipcae_sklearn._training import (
     HISTORY,
     _claims,
-    _make_noise,
-    _NoisePool,
     _search_step,
     train,
 )
@@ -48,6 +45,8 @@ OPTIONS = TrainingOptions(
     n_trials=12,
     dropout=(),
     learning_rate=0.01,
+    tuning_learning_rate=0.01,
+    jitter=0.0,
     selector_learning_rate=0.05,
     weight_decay=0.0,
     temperature=(10.0, 0.01),
@@ -61,6 +60,7 @@ OPTIONS = TrainingOptions(
     tol=1e-4,
 )
 SHORT = replace(OPTIONS, max_iter=3, tuning_iter=2)
+CPU = torch.device("cpu")
 PLANTED = {1, 4, 6}
 P = 8
 
@@ -215,10 +215,10 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     )
     model = make_model()
     X, Y, _ = next(make_batches().train(0))
-    gumbel, _ = _make_noise(model, options, [5], 0).draw(*X.shape)
+    gumbel, _ = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
     own = model, AdamW(model, options), squared_error, options
-    drawn = _make_noise(model, options, [5], 0).draw(*X.shape)
+    drawn = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     with torch.no_grad():
         value = _search_step(*own, X, Y, None, *drawn, None, 0.7, None)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
@@ -243,7 +243,7 @@ def test_steps_in_a_workspace_are_the_same(
         assert (space is not None) == used
         model = make_model([3, 2], logits=logits)
         own = model, AdamW(model, options), squared_error, options, X, Y, None
-        source = _make_noise(model, options, [5, 6], 0)
+        source = selector_noise(model.k, options, [5, 6], 0, CPU)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
                 _search_step(*own, *source.draw(*X.shape), None, tau, space)
@@ -446,52 +446,6 @@ def test_frozen_logits_stay_as_they_are(names):
     assert same == names
 
 
-# Noise
-
-
-@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
-def test_noise_is_gumbel(noise):
-    model = make_model([3, 2])
-    source = _make_noise(model, replace(OPTIONS, noise=noise), [1, 2], 0)
-    draws = [source.draw(4, 500)[0] for _ in range(5)]
-    leading = (4,) if noise == "sample" else ()
-    assert draws[0].shape == (2, *leading, 3, 500)
-    values = torch.stack([d[0] for d in draws]).double().flatten()
-    assert scipy.stats.kstest(values, scipy.stats.gumbel_r.cdf).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("noise", ["pool", "batch", "sample"])
-def test_runs_rows_and_steps_have_noise_of_their_own(noise):
-    model = make_model([2, 2])
-    source = _make_noise(model, replace(OPTIONS, noise=noise), [1, 2], 0)
-    draws = torch.stack([source.draw(3, 50)[0] for _ in range(4)])
-    rows = draws.reshape(-1, 50)
-    assert len(rows.unique(dim=0)) == len(rows)
-
-
-def test_noise_pool_is_drawn_anew(monkeypatch):
-    monkeypatch.setattr(_NoisePool, "SIZE", 64)
-    monkeypatch.setattr(_NoisePool, "STEPS", 3)
-    source = _NoisePool([2], [1], 0, torch.device("cpu"))
-    pools = []
-    for _ in range(7):
-        source.draw(1, P)
-        pools.append(source.pool)
-    same = [torch.equal(a, b) for a, b in pairwise(pools)]
-    assert same == [True, True, False, True, True, False]
-
-
-@pytest.mark.parametrize(("k", "size"), [(1, 4), (3, 50), (16, 64)])
-def test_noise_pool_is_not_read_past_its_end(k, size, monkeypatch):
-    monkeypatch.setattr(_NoisePool, "SIZE", size)
-    source = _NoisePool([k], [1], 0, torch.device("cpu"))
-    for _ in range(200):
-        gumbel, _ = source.draw(1, P)
-        (stride, _), start = gumbel[0].stride(), gumbel[0].storage_offset()
-        assert stride >= 1
-        assert start + (k - 1) * stride + P <= len(source.pool)
-
-
 # Company
 
 
@@ -499,7 +453,12 @@ def test_noise_pool_is_not_read_past_its_end(k, size, monkeypatch):
 @pytest.mark.parametrize("diversity", [0.0, 0.1])
 def test_a_run_is_the_same_alone_and_in_company(noise, diversity):
     options = replace(
-        OPTIONS, max_iter=4, tuning_iter=2, noise=noise, diversity=diversity
+        OPTIONS,
+        max_iter=4,
+        tuning_iter=2,
+        jitter=0.5,
+        noise=noise,
+        diversity=diversity,
     )
     k, seeds = [3, 2, 4], [11, 12, 13]
     company = fit(options, make_model(k), seeds=seeds)
@@ -957,13 +916,6 @@ def test_shared_columns_are_completed_before_the_tuning():
 
 
 def test_inputs_are_left_out_at_random_in_the_search():
-    masks = InputMasks([2, 4], [0.0, 0.75], [3, 4], torch.device("cpu"))
-    drawn = torch.stack([masks() for _ in range(2000)])[:, :, 0]  # (s, r, k)
-    assert (drawn[:, 0] == torch.tensor([1.0, 1, 0, 0])).all()  # two spare inputs
-    assert set(drawn[:, 1].flatten().tolist()) == {0.0, 4.0}
-    torch.testing.assert_close(drawn[:, 1].mean(0), torch.ones(4), rtol=0, atol=0.2)
-    alone = InputMasks([4], [0.75], [4], torch.device("cpu"))
-    assert torch.equal(alone()[0], drawn[0, 1:])
     assert_different(fit(SHORT)[0], fit(replace(SHORT, dropout=(0.5,)))[0])
 
 
@@ -1159,6 +1111,15 @@ def length_on(model, batches, options, columns):
     return tuning_length(model, *folds, squared_error, options, table)
 
 
+def test_noise_on_the_inputs_is_for_the_tuning_alone():
+    without, jittered = (fit(replace(SHORT, jitter=j))[0] for j in (0.0, 1.0))
+    for name in ("train_loss", "validation_loss"):
+        own, other = without.history[name], jittered.history[name]
+        np.testing.assert_array_equal(own[:3], other[:3])
+        assert (own[3:] != other[3:]).all()
+    np.testing.assert_array_equal(*(r.selection.columns for r in (without, jittered)))
+
+
 def test_noise_is_tuned_for_shorter_than_what_can_be_learned():
     noisy, clear = length_of(noisy_batches()), length_of(noisy_batches(noise=0.0))
     assert 0 < noisy.n_epochs[0] < clear.n_epochs[0] <= 200
@@ -1171,7 +1132,7 @@ def test_the_length_is_the_best_epoch_of_the_folds():
     folds, n_folds = batches.in_folds(5, 1)
     decoders = make_model(hidden=(50,)).decoders_alone(n_folds)
     columns = torch.tensor([[1, 4, 6]]).repeat(n_folds, 1)
-    epochs = decoder_epochs(decoders, folds, squared_error, LONG, columns)
+    epochs = tuning_epochs(decoders, folds, squared_error, LONG, columns)
     losses = [
         validate(decoders, folds, squared_error, columns).mean()
         for _ in islice(epochs, int(found.n_epochs[0]) + 20)
@@ -1206,7 +1167,7 @@ def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
     assert len(result.history["train_loss"]) == 2 + n_epochs < 202
     assert result.loss == pytest.approx(expected.loss[0], rel=1e-5)
     own = untrained, noisy_batches(), squared_error, LONG, columns
-    list(islice(decoder_epochs(*own), n_epochs))
+    list(islice(tuning_epochs(*own), n_epochs))
     state = untrained.decoder.run_state(0)
     for name, tensor in result.state["decoder"].items():
         torch.testing.assert_close(tensor, state[name], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,177 @@
+"""Random draws of r runs: of the selector's rows, and of the decoder's inputs.
+
+A run draws the same alone and in company.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipcae_sklearn._functional import gumbel_, sample_gumbel
+
+_JITTERED_ROWS = 512  # of a batch, whose noise has no value in common
+
+
+class _FreshNoise:
+    """Gumbel noise of r runs, each from a generator of its own."""
+
+    def __init__(self, k, options, seeds, device):
+        self.k = k
+        self.options = options
+        self.device = device
+        self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
+
+    def _uniform(self, n_features: int, *leading: int) -> Tensor:
+        """(r, *leading, k, p) uniform values; the spare rows hold zeros."""
+        shape = (len(self.k), *leading, max(self.k), n_features)
+        uniform = torch.zeros(shape, device=self.device, dtype=torch.float32)
+        for row, k, generator in zip(uniform, self.k, self.generators, strict=True):
+            own = row[..., :k, :]
+            if own.is_contiguous():
+                own.uniform_(generator=generator)
+            else:
+                own.copy_(torch.empty_like(own).uniform_(generator=generator))
+        return uniform
+
+    def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, Tensor | None]:
+        """Gumbel values and, for Gumbel-Rao, the uniform values of its draws."""
+        leading = (n_rows,) if self.options.noise == "sample" else ()
+        gumbel = gumbel_(self._uniform(n_features, *leading))
+        if self.options.gradient != "gumbel_rao":
+            return gumbel, None
+        uniform = self._uniform(n_features, self.options.n_gradient_samples)
+        return gumbel, uniform.transpose(0, 1)  # (s, r, k, p)
+
+
+class Pool:
+    """Noise of r runs, read at random places of a pool.
+
+    Drawing fresh noise costs as much as all that is done with it. Here a row of noise
+    is successive values of the pool; where it begins, and how far from the row before,
+    is drawn anew for each run and step. The pool itself is drawn anew after some
+    hundred steps. It depends on ``seed`` alone and the places on a run's own seed, so
+    that a run reads the same noise alone and in company, and on any device.
+
+    Parameters
+    ----------
+    n_rows : sequence of r ints
+        Rows of each run that overlap in no value, if these are short.
+    seeds : sequence of r ints
+    seed : int
+    device : torch.device
+    sample : callable
+        ``sample(size, generator=...)`` draws values on the CPU.
+    """
+
+    SIZE = 2**20
+    STEPS = 500
+
+    def __init__(self, n_rows, seeds, seed, device, sample: Callable[..., Tensor]):
+        self.n_rows, self.device, self.sample = n_rows, device, sample
+        self.own = [random.Random(s) for s in seeds]
+        self.generator = torch.Generator().manual_seed(seed)
+        self.n_drawn = 0
+
+    def rows(self, n: int, width: int) -> Tensor:
+        """Values (r, n, width) of the next step."""
+        step = self.n_drawn % self.STEPS
+        if step == 0:
+            self._redraw(width)
+        self.n_drawn += 1
+        if [n] == self.n_rows:  # a view
+            stride, start = self.places[step][0]
+            return self.values.as_strided((1, n, width), (0, stride, 1), start)
+        stride, start = self.place_table[step].unsqueeze(-1).unbind(1)  # (r, 1) each
+        begin = (start + stride * torch.arange(n, device=self.device)) % self.SIZE
+        windows = self.values.unfold(0, width, 1)
+        return windows.index_select(0, begin.flatten()).view(*begin.shape, width)
+
+    def _redraw(self, width: int) -> None:
+        """Draw a pool, and where each run reads it in the steps to come."""
+        values = self.sample(self.SIZE + width, generator=self.generator)
+        self.values = values.to(self.device)
+        runs = zip(self.n_rows, self.own, strict=True)
+        places = [[self._place(n, own) for _ in range(self.STEPS)] for n, own in runs]
+        self.places = list(zip(*places, strict=True))
+        self.place_table = torch.tensor(self.places).to(self.device)  # (STEPS, r, 2)
+
+    def _place(self, n_rows: int, own: random.Random) -> tuple[int, int]:
+        """How far apart the rows begin, and where the first does."""
+        furthest = self.SIZE // (2 * n_rows)
+        stride = own.randint(furthest // 2, furthest)
+        return stride, own.randint(0, self.SIZE - n_rows * stride)
+
+
+class _PooledNoise(Pool):
+    """Gumbel noise of r runs from a pool."""
+
+    def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, None]:
+        """Gumbel values (r, k, p); what spare rows hold has no meaning."""
+        return self.rows(max(self.n_rows), n_features), None
+
+
+def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
+    """The Gumbel noise of r selectors as ``options`` ask for it.
+
+    It has a method ``draw(n_rows, n_features)``, for the rows of a batch.
+    """
+    if options.noise == "pool" and options.gradient != "gumbel_rao":
+        return _PooledNoise(list(k), seeds, seed, device, sample_gumbel)
+    return _FreshNoise(k, options, seeds, device)
+
+
+class Jitter:
+    """Draws normal noise (1, b, k) of the decoders' inputs, the same for all runs.
+
+    Parameters
+    ----------
+    scale : float
+        Standard deviation; 0 for None in place of noise.
+    seed : int
+    device : torch.device
+    """
+
+    def __init__(self, scale, seed, device):
+        self.scale = scale
+        own = _another_seed(seed, 2)
+        self.pool = Pool([_JITTERED_ROWS], [own], own, device, self._sample)
+
+    def __call__(self, n_rows: int, width: int) -> Tensor | None:
+        return self.pool.rows(n_rows, width) if self.scale else None
+
+    def _sample(self, size, generator) -> Tensor:
+        # As many whatever the width, which is larger in the company of a larger run.
+        values = torch.randn(Pool.SIZE, generator=generator, dtype=torch.float32)
+        return torch.cat([values, values[: size - Pool.SIZE]]).mul_(self.scale)
+
+
+class InputMasks:
+    """Draws factors (r, 1, k) of the decoders' inputs, for all rows of a batch.
+
+    Inputs are left out at random, at the rate of their run; the others make up for
+    them. Each run has a generator of its own, whose values are others than those of its
+    noise, which is drawn from the seed as it is.
+    """
+
+    def __init__(self, k, rates, seeds, device):
+        self.k, self.rates, self.device = k, rates, device
+        own = [_another_seed(seed, 1) for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(s) for s in own]
+
+    def __call__(self) -> Tensor:
+        factors = torch.zeros(len(self.k), 1, max(self.k), dtype=torch.float32)
+        own = zip(factors, self.k, self.rates, self.generators, strict=True)
+        for row, k, rate, generator in own:
+            uniform = torch.rand(k, generator=generator, dtype=torch.float32)
+            row[0, :k] = (uniform >= rate) / (1 - rate)
+        return factors.to(self.device, non_blocking=True)
+
+
+def _another_seed(seed: int, use: int) -> int:
+    """One that depends on a seed, for another use of it."""
+    return int(np.random.SeedSequence([seed, use]).generate_state(1)[0])

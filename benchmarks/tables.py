@@ -191,9 +191,12 @@ def beside_the_best(records, simple):
     return markdown([*header, "best other, SVM", "best other, trees"], rows)
 
 
+JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
+
+
 def choices():
     """Scores on held-out training rows with some parameters changed."""
-    records = read("choices")
+    records = [r for r in read("choices") if r["variant"] not in (JITTER, NO_JITTER)]
     rows = []
     for data in unique(records, "data"):
         for variant in unique(of(records, data=data), "variant"):
@@ -208,6 +211,24 @@ def choices():
         f"`{m}`: {c}" for m in OURS for c in ("scores", "held-out loss", "seconds")
     ]
     return markdown(["data", "parameters", *header], rows)
+
+
+def input_noise():
+    """The decoder without noise on its inputs in the tuning, and with it."""
+    records = [r for r in read("choices") if r["variant"] in (JITTER, NO_JITTER)]
+    rows = []
+    for data in unique(records, "data"):
+        row = [data, len(unique(of(records, data=data), "seed"))]
+        for method in OURS:
+            pair = [
+                of(records, data=data, method=method, variant=variant)
+                for variant in (NO_JITTER, JITTER)
+            ]
+            for key in ("decoder", "validation_loss"):
+                row.append(" → ".join(cell(own, key) for own in pair))
+        rows.append(row)
+    header = [f"`{m}`: {c}" for m in OURS for c in ("accuracy", "loss not trained on")]
+    return markdown(["data", "seeds", *header], rows)
 
 
 def planted():
@@ -690,6 +711,7 @@ TABLES = {
     "downstream_seconds": downstream_seconds,
     "downstream_packages": packages,
     "choices": choices,
+    "input_noise": input_noise,
     "planted": planted,
     "speed": speed,
     "speed_cuda": speed_cuda,

@@ -97,8 +97,8 @@ class TrainingOptions:
     n_trials: int
     dropout: tuple[float, ...]  # of each run; () for none
     learning_rate: float
-    tuning_learning_rate: float
-    jitter: float  # standard deviation of noise on the decoder's inputs in the tuning
+    jitter: float  # deviation of noise on a decoder's inputs in the tuning; 0: none
+    jitter_learning_rate: float  # of a tuning that tries such noise
     selector_learning_rate: float
     weight_decay: float
     temperature: tuple[float, float]
@@ -195,12 +195,21 @@ def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
 
 
 def _decoder_epochs(
-    model, batches, loss, options, columns, *, rate, n_steps=None, mask=None, jitter
+    model,
+    batches,
+    loss,
+    options,
+    columns,
+    *,
+    rate,
+    n_steps=None,
+    mask=None,
+    jitter=None,
 ) -> Iterator[np.ndarray]:
     """Train the decoder on columns (r, k); yield the loss (r,) of each epoch.
 
     ``mask()`` returns factors (r, 1, k) of a batch's inputs, and ``jitter(b, k)`` noise
-    (r, b, k) or None. The rate, and the noise with it, falls to zero as a cosine over
+    (r, b, k). The rate, and the noise with it, falls to zero as a cosine over
     ``n_steps``, by default as many as ``tuning_iter`` epochs have; the last epoch may
     be cut short.
     """
@@ -233,22 +242,27 @@ def _decoder_epochs(
         yield mean_loss(losses(first, epoch), epoch)
 
 
-def tuning_epochs(model, batches, loss, options, columns) -> Iterator[np.ndarray]:
+def tuning_epochs(
+    model, batches, loss, options, columns, jitter=None
+) -> Iterator[np.ndarray]:
     """Train the decoder on columns (r, k) as it will be used; yield the loss (r,) of
     each epoch.
 
-    Noise on its inputs keeps it from learning rows by heart.
+    ``jitter`` are r standard deviations of noise on the inputs, if there is any. It
+    keeps a decoder from learning rows by heart, which then bears a higher rate.
     """
     own = model, batches, loss, options, columns
-    jitter = Jitter(options.jitter, batches.seed, columns.device)
-    return _decoder_epochs(*own, rate=options.tuning_learning_rate, jitter=jitter)
+    if jitter is None:
+        return _decoder_epochs(*own, rate=options.learning_rate)
+    noise = Jitter(jitter, batches.seed, columns.device)
+    return _decoder_epochs(*own, rate=options.jitter_learning_rate, jitter=noise)
 
 
 def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) -> None:
     """Train the decoder for a number of steps, without a look at how it goes."""
     own = model, batches, loss, options, columns
     how = {"rate": options.learning_rate, "n_steps": n_steps, "mask": mask}
-    for _ in _decoder_epochs(*own, **how, jitter=None):
+    for _ in _decoder_epochs(*own, **how):
         pass
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ipcae_sklearn._warnings import warn
 
 # Steps taken as they are before one is recorded, in which libraries set themselves up.
 _FIRST_STEPS = 2
-# A graph can be recorded while other threads train, but no two at once.
+# One thread at a time uses the stream that is recorded.
 _RECORDING = threading.Lock()
 
 
@@ -44,7 +45,7 @@ class _Replayed:
 
     def __init__(self, step, device):
         self.step, self.device = step, device
-        self.recordable = True
+        self.has_room = True
         self.recordings: dict[tuple, _Recording] = {}
         self.n_taken: Counter[tuple] = Counter()
         self.pool = torch.cuda.graph_pool_handle()  # never are two replayed at once
@@ -52,35 +53,35 @@ class _Replayed:
     def __call__(self, *inputs):
         shapes = tuple(getattr(x, "shape", x is None) for x in inputs)
         self.n_taken[shapes] += 1
-        if self.n_taken[shapes] <= _FIRST_STEPS or not self.recordable:
-            return self._take_as_it_is(inputs)
-        if shapes not in self.recordings and not self._record(shapes, inputs):
-            return self._take_as_it_is(inputs)
-        return self.recordings[shapes].replay(inputs)
+        ready = self.n_taken[shapes] > _FIRST_STEPS and self.has_room
+        if ready and shapes not in self.recordings:
+            self._record(shapes, inputs)
+        if shapes in self.recordings:
+            return self.recordings[shapes].replay(inputs)
+        return self._take_as_it_is(inputs)
 
-    def _record(self, shapes, inputs) -> bool:
-        """Record the step for inputs of these shapes; whether that can be done."""
+    def _record(self, shapes, inputs) -> None:
+        own = self.step, inputs, self.device, self.pool
         try:
-            own = self.step, inputs, self.device, self.pool
             self.recordings[shapes] = _Recording(*own)
         except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self.recordable = False
+            self.has_room = False
+        if not self.has_room:  # here the error no longer holds anything
+            self.recordings.clear()
             warn(
-                f"Training steps cannot be recorded as a CUDA graph and are slower: "
-                f"{error}",
+                f"There is no room on {self.device} to record training steps as CUDA "
+                "graphs; they are taken one by one, which is slower.",
                 RuntimeWarning,
             )
-        return self.recordable
 
     def _take_as_it_is(self, inputs):
         # On the stream that is recorded: what libraries set up belongs to a stream.
-        stream, current = _STREAMS[self.device], torch.cuda.current_stream(self.device)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            result = self.step(*inputs)
-        current.wait_stream(stream)
+        stream, current = _stream(self.device), torch.cuda.current_stream(self.device)
+        with _RECORDING:
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                result = self.step(*inputs)
+            current.wait_stream(stream)
         return result.clone()
 
 
@@ -90,7 +91,7 @@ class _Recording:
     def __init__(self, step, inputs, device, pool):
         self.places = [_place(x, device) for x in inputs]
         self.graph = torch.cuda.CUDAGraph()
-        options = {"pool": pool, "stream": _STREAMS[device]}
+        options = {"pool": pool, "stream": _stream(device)}
         with (
             _RECORDING,
             torch.cuda.device(device),
@@ -117,16 +118,6 @@ def _place(x, device) -> Tensor | None:
     return torch.empty((), dtype=torch.float32, device=device)
 
 
-class _Streams(threading.local):
-    """A stream for each device and thread: what another did on it would be recorded."""
-
-    def __init__(self):
-        self.of_device: dict[torch.device, torch.cuda.Stream] = {}
-
-    def __getitem__(self, device) -> torch.cuda.Stream:
-        if device not in self.of_device:
-            self.of_device[device] = torch.cuda.Stream(device)
-        return self.of_device[device]
-
-
-_STREAMS = _Streams()
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

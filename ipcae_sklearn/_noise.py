@@ -83,7 +83,7 @@ class Pool:
         if step == 0:
             self._redraw(width)
         self.n_drawn += 1
-        if [n] == self.n_rows:  # a view
+        if len(self.n_rows) == 1 and n <= self.n_rows[0]:  # a view
             stride, start = self.places[step][0]
             return self.values.as_strided((1, n, width), (0, stride, 1), start)
         stride, start = self.place_table[step].unsqueeze(-1).unbind(1)  # (r, 1) each
@@ -126,28 +126,30 @@ def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
 
 
 class Jitter:
-    """Draws normal noise (1, b, k) of the decoders' inputs, the same for all runs.
+    """Draws normal noise (r, b, k) of the decoders' inputs, the same for all but its
+    size.
 
     Parameters
     ----------
-    scale : float
-        Standard deviation; 0 for None in place of noise.
+    scales : sequence of r floats
+        Standard deviations.
     seed : int
     device : torch.device
     """
 
-    def __init__(self, scale, seed, device):
-        self.scale = scale
+    def __init__(self, scales, seed, device):
+        self.scales = torch.tensor(scales, dtype=torch.float32, device=device)
         own = _another_seed(seed, 2)
         self.pool = Pool([_JITTERED_ROWS], [own], own, device, self._sample)
 
-    def __call__(self, n_rows: int, width: int) -> Tensor | None:
-        return self.pool.rows(n_rows, width) if self.scale else None
+    def __call__(self, n_rows: int, width: int) -> Tensor:
+        return self.pool.rows(n_rows, width) * self.scales.view(-1, 1, 1)
 
-    def _sample(self, size, generator) -> Tensor:
+    @staticmethod
+    def _sample(size, generator) -> Tensor:
         # As many whatever the width, which is larger in the company of a larger run.
         values = torch.randn(Pool.SIZE, generator=generator, dtype=torch.float32)
-        return torch.cat([values, values[: size - Pool.SIZE]]).mul_(self.scale)
+        return torch.cat([values, values[: size - Pool.SIZE]])
 
 
 class InputMasks:

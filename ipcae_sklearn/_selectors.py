@@ -503,10 +503,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if tuning_iter == "auto":
             tuning_iter = max(_TUNING_EPOCHS, -(-_TUNING_STEPS // steps_per_epoch))
         rate, selector_rate = self.learning_rate_init, self.learning_rate_selector
-        tuning_rate = rate
+        jitter_rate = rate
         if rate == "auto":
             rate = 3e-3 if task == "reconstruction" else 1e-3
-            tuning_rate = 3e-3 if task == "classification" else rate
+            jitter_rate = 3e-3
+        jitter = _JITTER if task == "classification" and self.decoder is None else 0.0
         if selector_rate == "auto":
             selector_rate = self._selector_rate()
         return TrainingOptions(
@@ -516,8 +517,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_trials=int(self.n_trials),
             dropout=(),
             learning_rate=rate,
-            tuning_learning_rate=tuning_rate,
-            jitter=_JITTER if task == "classification" else 0.0,
+            jitter=jitter,
+            jitter_learning_rate=jitter_rate,
             selector_learning_rate=selector_rate,
             weight_decay=self.weight_decay,
             temperature=_parameters.check_temperature(self.temperature),
@@ -1044,8 +1045,8 @@ class CAESelector(_BaseConcreteSelector):
         nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, 1e-3 for a target, and 3e-3 in the tuning of a
-        classification, where noise on the inputs keeps the decoder from overfitting.
+        which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
+        tries noise on the inputs (see Notes).
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.05.
     weight_decay : float, default=0.0
@@ -1276,8 +1277,8 @@ class IPCAESelector(_BaseConcreteSelector):
         nearest to the square root of their number, between 32 and 256.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, 1e-3 for a target, and 3e-3 in the tuning of a
-        classification, where noise on the inputs keeps the decoder from overfitting.
+        which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
+        tries noise on the inputs (see Notes).
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.003.
     weight_decay : float, default=0.0

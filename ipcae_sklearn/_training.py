@@ -162,6 +162,28 @@ class _Keeper:
             kept.selection = replace(kept.selection, columns=others)
             kept.loss = np.inf
 
+    def of_each_two(self, pairs) -> _Keeper:
+        """A keeper of two decoders for each run, first one of all, then the other."""
+        both = _Keeper(pairs, self.options, self.validates)
+        for kept in self.kept * 2:
+            both.kept.append(RunResult(kept.selection, np.inf, {}))
+        return both
+
+    def second_is_better(self) -> np.ndarray:
+        """Whether the second of each two is better so far, (r,)."""
+        first, second = np.reshape([kept.loss for kept in self.kept], (2, -1))
+        return second < first
+
+    def take_better_of(self, both: _Keeper) -> None:
+        """Keep of each two decoders the better, and its history."""
+        n_runs = len(self.kept)
+        for i, second in enumerate(both.second_is_better()):
+            better = i + n_runs * int(second)
+            self.kept[i].state |= both.kept[better].state
+            self.kept[i].loss = both.kept[better].loss
+            for name in HISTORY:
+                self.histories[i][name] += both.histories[better][name]
+
     def restore(self) -> None:
         """Put the kept states back into the model."""
         for i, kept in enumerate(self.kept):
@@ -330,12 +352,12 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
     """Train the decoder alone, on columns that stay as they are, for as long as is best
     if that is known.
     """
+    if options.jitter and batches.has_validation:
+        _tune_in_two_ways(model, batches, loss, options, keeper, on_epoch)
+        return
     keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
-    with torch.no_grad():
-        description = _describe(model.logits(), model.row_mask)[0]
-    description["temperature"] = np.full(len(model.k), np.nan)
-    columns = padded([selection(i).columns for i in range(len(model.k))], model)
+    columns = padded([kept.selection.columns for kept in keeper.kept], model)
     n_epochs = np.full(len(model.k), options.tuning_iter)
     folds = folds_of(batches, options, len(model.k)) if length is None else None
     if folds is not None:
@@ -346,11 +368,11 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
+    description = _description_of_tuning(model)
     epochs = tuning_epochs(model, batches, loss, options, columns)
     for n_done, train_loss in enumerate(epochs, 1):
-        values = {"train_loss": train_loss}
+        values = description | {"train_loss": train_loss}
         values["validation_loss"] = validate(model, batches, loss, columns)
-        values |= description
         asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
         done = (n_done >= n_epochs) | asked_to_stop
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
@@ -359,6 +381,43 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
+
+
+def _tune_in_two_ways(model, batches, loss, options, keeper, on_epoch) -> None:
+    """The same of two decoders for each run, without noise on the inputs and with it.
+
+    Noise helps most often, but where a small difference between inputs tells it ruins
+    the decoder; so the held-out rows decide.
+    """
+    n_runs = len(model.k)
+    pairs, batches = model.decoders_alone(2), batches.repeated(2)
+    both = keeper.of_each_two(pairs)
+    both.begin_phase(keep_best=True, selector_moves=False)
+    selection = [kept.selection for kept in both.kept].__getitem__
+    columns = padded([kept.selection.columns for kept in both.kept], pairs)
+    description = _description_of_tuning(model)
+    jitter = np.repeat([0, options.jitter], n_runs)
+    epochs = tuning_epochs(pairs, batches, loss, options, columns, jitter)
+    for n_done, train_loss in enumerate(epochs, 1):
+        values = {name: np.tile(value, 2) for name, value in description.items()}
+        values["train_loss"] = train_loss
+        values["validation_loss"] = validate(pairs, batches, loss, columns)
+        last = n_done == options.tuning_iter
+        better = np.arange(n_runs) + n_runs * both.second_is_better()
+        of_better = {name: value[better] for name, value in values.items()}
+        asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, of_better))
+        done = last | asked_to_stop
+        both.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
+        if both.stopped.all():
+            break
+    keeper.take_better_of(both)
+
+
+@torch.no_grad()
+def _description_of_tuning(model) -> dict[str, np.ndarray]:
+    """What the history tells of selectors that stay as they are."""
+    description = _describe(model.logits(), model.row_mask)[0]
+    return description | {"temperature": np.full(len(model.k), np.nan)}
 
 
 def _distinct(model, batches, loss, options, adviser, seeds):

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
-from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV
+from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV, _graphs
 from ipcae_sklearn import _decoding as decoding
 from ipcae_sklearn import _training as training
 from ipcae_sklearn._graphs import _Replayed, replayed
@@ -59,6 +59,50 @@ def test_on_a_processor_a_step_is_taken_as_it_is():
     assert replayed(step, CPU, recordable=True) is step
 
 
+@pytest.fixture
+def recorded(monkeypatch):
+    """Recordings that only say so, for what needs no device."""
+
+    class Recording:
+        full = False
+
+        def __init__(self, step, inputs, device, pool):
+            if Recording.full:
+                raise torch.cuda.OutOfMemoryError
+            self.step = step
+
+        def replay(self, inputs):
+            return "replayed", self.step(*inputs)
+
+    monkeypatch.setattr(_graphs, "_Recording", Recording)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(_Replayed, "_take_as_it_is", lambda s, x: ("taken", s.step(*x)))
+    return Recording
+
+
+def test_a_step_is_recorded_for_each_shape_after_two(recorded):
+    own = _Replayed(lambda x, y, rate: (len(x), y, rate), CPU)
+    calls = [(3, None), (3, None), (2, None), (3, 1), (3, None), (2, None), (2, None)]
+    hows = [own(torch.zeros(n), y, 0.1 * i) for i, (n, y) in enumerate(calls)]
+    assert [how for how, _ in hows] == ["taken"] * 4 + ["replayed", "taken", "replayed"]
+    assert [value for _, value in hows] == [
+        (n, y, 0.1 * i) for i, (n, y) in enumerate(calls)
+    ]
+
+
+def test_without_room_for_recordings_steps_are_taken_one_by_one(recorded):
+    own = _Replayed(lambda x: len(x), CPU)
+    for _ in range(3):
+        how, _ = own(torch.zeros(3))
+    assert how == "replayed"
+    recorded.full = True
+    own(torch.zeros(2)), own(torch.zeros(2))
+    with pytest.warns(RuntimeWarning, match="no room on cpu .* one by one"):
+        assert own(torch.zeros(2)) == ("taken", 2)
+    assert own(torch.zeros(3)) == ("taken", 3)
+    assert not own.recordings
+
+
 @needs_cuda
 def test_a_replayed_step_is_the_step(cuda):
     total = torch.zeros(3, device=cuda)
@@ -81,23 +125,6 @@ def test_a_replayed_step_is_the_step(cuda):
         expected += product.sum(0) * 0.1 * i
         np.testing.assert_allclose(total.cpu(), expected, rtol=1e-5, atol=1e-5)
     assert len(own.recordings) == 4  # two shapes, with and without weights
-
-
-@needs_cuda
-def test_a_step_that_refuses_to_be_recorded_is_taken_as_it_is(cuda):
-    def step(x):
-        doubled = 2 * x
-        if torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("not here")
-        return doubled
-
-    own = replayed(step, cuda, recordable=True)
-    x = torch.ones(2, device=cuda)
-    own(x), own(x)
-    with pytest.warns(RuntimeWarning, match="as a CUDA graph and are slower: not here"):
-        value = own(x)
-    assert value.tolist() == own(x).tolist() == [2, 2]
-    assert not own.recordings
 
 
 @needs_cuda
@@ -138,6 +165,23 @@ def test_a_fit_by_graphs_is_one_step_by_step(parameters, monkeypatch):
     assert all(recorded)
     step_by_step(monkeypatch)
     assert_alike(by_graphs, fit(**parameters))
+
+
+@needs_cuda
+@pytest.mark.parametrize("weighted", [True, False])
+def test_a_tuning_by_graphs_is_one_step_by_step(weighted, monkeypatch):
+    X, y = DIGITS
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(X)) if weighted else None
+
+    def fit_to_all_columns():
+        selector = IPCAESelector(64, device="cuda", tuning_iter=6, random_state=0)
+        return selector.fit(X, y, sample_weight=weights).history_
+
+    by_graphs = fit_to_all_columns()
+    step_by_step(monkeypatch)
+    expected = fit_to_all_columns()
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(by_graphs[name], expected[name], rtol=1e-2)
 
 
 @needs_cuda

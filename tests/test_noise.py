@@ -90,7 +90,7 @@ def test_more_rows_than_a_pool_is_made_for_are_read_from_its_beginning(monkeypat
 
 
 def test_jitter_is_normal_and_new_in_each_step():
-    jitter = Jitter(0.5, 3, CPU)
+    jitter = Jitter([0.5], 3, CPU)
     draws = torch.stack([jitter(100, 20) for _ in range(5)])
     assert draws.shape == (5, 1, 100, 20)
     assert len(draws.unique()) > 0.95 * draws.numel()
@@ -100,13 +100,15 @@ def test_jitter_is_normal_and_new_in_each_step():
 
 def test_jitter_does_not_depend_on_the_width(monkeypatch):
     monkeypatch.setattr(Pool, "STEPS", 3)
-    narrow, wide = Jitter(0.5, 3, CPU), Jitter(0.5, 3, CPU)
+    narrow, wide = Jitter([0.5], 3, CPU), Jitter([0.5], 3, CPU)
     for _ in range(8):
         assert torch.equal(narrow(10, 4), wide(10, 7)[..., :4])
 
 
-def test_no_jitter():
-    assert Jitter(0.0, 3, CPU)(10, 4) is None
+def test_jitter_of_decoders_differs_by_size_alone():
+    none, some, more = Jitter([0.0, 0.5, 1.0], 3, CPU)(10, 4)
+    assert not none.any()
+    assert torch.equal(2 * some, more)
 
 
 def test_inputs_are_left_out_at_random():

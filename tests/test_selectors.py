@@ -536,8 +536,7 @@ def decoder_that_memorises(n_inputs, n_outputs):
 @both
 @pytest.mark.parametrize("decoder", [None, decoder_that_memorises])
 @pytest.mark.parametrize("task", TASKS)
-def test_few_rows_are_not_learned_by_heart(Selector, task, decoder, monkeypatch):
-    monkeypatch.setattr(_selectors, "_JITTER", 0.0)  # which helps with that, too
+def test_few_rows_are_not_learned_by_heart(Selector, task, decoder):
     X, y = make_data(task, n=60, p=20)
     X = X + 2 * np.random.default_rng(1).normal(size=(60, 1))  # what columns share
     if task == "classification":
@@ -565,6 +564,29 @@ def test_noise_on_the_inputs_of_a_classifier_helps(Selector, seed, monkeypatch):
         selector = Selector(20, max_iter=10, n_trials=0, random_state=seed)
         losses.append(selector.fit(X, y).restart_losses_.min())
     assert losses[1] < 0.9 * losses[0]
+
+
+def _near_copies(rng):
+    X = rng.normal(size=(1500, 1)) + 0.1 * rng.normal(size=(1500, 2))
+    return X, X[:, 0] > X[:, 1]
+
+
+def _lognormal(rng):
+    X = np.exp(1.5 * rng.normal(size=(1500, 2)))
+    return X, np.log(X).sum(axis=1) > 0
+
+
+def _small_beside_large(rng):
+    X = rng.normal(size=(1500, 2)) * [100, 1]
+    return X, X[:, 1] > 0
+
+
+@both
+@pytest.mark.parametrize("make", [_near_copies, _lognormal, _small_beside_large])
+def test_noise_on_the_inputs_is_not_kept_where_small_differences_tell(Selector, make):
+    X, y = make(np.random.default_rng(0))
+    selector = Selector(2, random_state=0, standardize=False).fit(X[:1000], y[:1000])
+    assert selector.score(X[1000:], y[1000:]) > 0.96
 
 
 @both

@@ -45,8 +45,8 @@ OPTIONS = TrainingOptions(
     n_trials=12,
     dropout=(),
     learning_rate=0.01,
-    tuning_learning_rate=0.01,
     jitter=0.0,
+    jitter_learning_rate=0.01,
     selector_learning_rate=0.05,
     weight_decay=0.0,
     temperature=(10.0, 0.01),
@@ -1112,12 +1112,33 @@ def length_on(model, batches, options, columns):
 
 
 def test_noise_on_the_inputs_is_for_the_tuning_alone():
-    without, jittered = (fit(replace(SHORT, jitter=j))[0] for j in (0.0, 1.0))
+    options = replace(SHORT, jitter=0.5, jitter_learning_rate=0.02)
+    without, jittered = fit(SHORT)[0], fit(options)[0]
     for name in ("train_loss", "validation_loss"):
         own, other = without.history[name], jittered.history[name]
         np.testing.assert_array_equal(own[:3], other[:3])
         assert (own[3:] != other[3:]).all()
     np.testing.assert_array_equal(*(r.selection.columns for r in (without, jittered)))
+
+
+def test_noise_that_ruins_the_decoders_is_not_kept():
+    k, seeds = [3, 2], [11, 12]
+    without = fit(SHORT, make_model(k), seeds=seeds)
+    reported = []
+
+    def on_epoch(epoch, values):
+        reported.append(values)
+
+    options = replace(SHORT, jitter=5.0)
+    both = fit(options, make_model(k), seeds=seeds, on_epoch=on_epoch)
+    assert [len(values["train_loss"]) for values in reported] == [2] * 5
+    for own, other in zip(both, without, strict=True):
+        assert own.loss == pytest.approx(other.loss, rel=1e-6)
+        for name in HISTORY:
+            pair = own.history[name], other.history[name]
+            np.testing.assert_allclose(*pair, rtol=1e-6)
+        for name, t in own.state["decoder"].items():
+            torch.testing.assert_close(t, other.state["decoder"][name])
 
 
 def test_noise_is_tuned_for_shorter_than_what_can_be_learned():

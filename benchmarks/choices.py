@@ -24,10 +24,10 @@ FEW_ROWS = ("dexter", "arcene")
 ALL = (*MANY_ROWS, "mnist", *FEW_ROWS)
 # How stand-ins are chosen is no parameter; see the method in docs.
 BY_SHARE, BY_KINSHIP = "stand-ins by share", "stand-ins by kinship"
-# Nor is the noise on a classifier's inputs. It changes the decoder, and of few rows the
-# columns. The rate without it is that of the search, in the tuning as well.
+# Nor is the noise on a classifier's inputs, which changes the decoder alone. Without it
+# the rate of the tuning is that of the search.
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
-CLASSES = ("madelon", "isolet", "mice", "usps", "mnist", *FEW_ROWS)
+CLASSES = ("madelon", "isolet", "mice", "usps", "mnist")
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
     "default": ({}, ALL),

@@ -105,7 +105,6 @@ def fit(results, name, way, seed, data_home):
     )
     target = None if task == "reconstruction" else split.y_train
     busy = Utilisation() if way == BY_GRAPHS else nullcontext()
-    torch.cuda.reset_peak_memory_stats()
     with WAYS[way](), busy:
         seconds = -time.perf_counter()
         selector.fit(split.X_train, target)
@@ -117,8 +116,6 @@ def fit(results, name, way, seed, data_home):
         "columns": selector.selected_indices_.tolist(),
         "score": selector.score(split.X_test, None if target is None else split.y_test),
     }
-    if way != "cpu":
-        figures["device_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
     if way == BY_GRAPHS:
         figures["utilisation"] = float(np.mean(busy.samples or [np.nan]))
     results.add(**key, k=K, **figures)

@@ -708,6 +708,38 @@ class Target:
     scale: np.ndarray | None = None
 
 
+def check_labels(y) -> None:
+    """Raise an error if objects in y are missing, or cannot be compared."""
+    if scipy.sparse.issparse(y):
+        return
+    # Of a list of texts numpy would make a text of NaN, too.
+    values = np.asarray(y, dtype=object if isinstance(y, (list, tuple)) else None)
+    if values.dtype.kind != "O" or not values.size:
+        return
+    missing = np.array([_is_missing(value) for value in values.ravel()])
+    if missing.any():
+        rows = np.unique(np.flatnonzero(missing) // (values.size // len(values)))
+        raise ValueError(
+            f"y has no value in {len(rows)} of {len(values)} rows (the first: row "
+            f"{rows[0]}). Leave these rows out."
+        )
+    texts = [isinstance(value, str) for value in values.ravel()]
+    if any(texts) and not all(texts):
+        raise ValueError(
+            "y holds text and other values, which cannot be put in order. Turn all of "
+            "them into text, for instance by y.astype(str)."
+        )
+
+
+def _is_missing(value) -> bool:
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # NaN
+    except TypeError:  # of pandas: NA
+        return True
+
+
 def resolve_task(task: str, y) -> str:
     """The task that "auto" stands for."""
     if task != "classification" and np.asarray(y).dtype.kind in "mM":

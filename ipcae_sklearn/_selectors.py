@@ -37,6 +37,7 @@ from ipcae_sklearn._callbacks import (
 from ipcae_sklearn._data import (
     Target,
     check_finite,
+    check_labels,
     column_statistics,
     encode_labels,
     encode_values,
@@ -369,6 +370,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         options = _VALIDATION | {"ensure_min_samples": 2}
         task = "reconstruction" if y is None else self.task
+        if task != "reconstruction":
+            check_labels(y)
         with naming_columns_without_numbers(X):
             if task == "reconstruction":
                 X, y = validate_data(self, X, **options), None
@@ -994,7 +997,10 @@ class CAESelector(_BaseConcreteSelector):
     decoder : callable, default=None
         ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
         place of the built-in decoder, mapping (batch, n_inputs) to
-        (batch, n_outputs). To pickle the selector it must be importable.
+        (batch, n_outputs): scaled columns to logits, one for each class and without a
+        softmax, to the standardised target, or to the scaled columns. Such a fit takes
+        longer, has no surplus rows and hides no features. To pickle the selector it
+        must be importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
@@ -1113,6 +1119,7 @@ class CAESelector(_BaseConcreteSelector):
         and "gjsd". Losses are mean squared errors in the units of X for a
         reconstruction (of scaled columns, if ``standardize`` scales each), of
         standardised targets for a regression, and cross-entropies in nats for classes.
+        Those of training have the noise in them that it is done with.
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool
@@ -1148,7 +1155,8 @@ class CAESelector(_BaseConcreteSelector):
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
     out: what the regression proposes is taken if five folds do not tell that it is
-    worse.) Last, the *tuning* trains the decoder on the columns chosen.
+    worse.) Last, the *tuning* trains the decoder on the columns chosen, that of a
+    classification without noise on its inputs and with it; the held-out rows choose.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1226,7 +1234,10 @@ class IPCAESelector(_BaseConcreteSelector):
     decoder : callable, default=None
         ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
         place of the built-in decoder, mapping (batch, n_inputs) to
-        (batch, n_outputs). To pickle the selector it must be importable.
+        (batch, n_outputs): scaled columns to logits, one for each class and without a
+        softmax, to the standardised target, or to the scaled columns. Such a fit takes
+        longer, has no surplus rows and hides no features. To pickle the selector it
+        must be importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
@@ -1345,6 +1356,7 @@ class IPCAESelector(_BaseConcreteSelector):
         and "gjsd". Losses are mean squared errors in the units of X for a
         reconstruction (of scaled columns, if ``standardize`` scales each), of
         standardised targets for a regression, and cross-entropies in nats for classes.
+        Those of training have the noise in them that it is done with.
     n_iter_ : int
         Epochs of search and tuning.
     converged_ : bool
@@ -1379,7 +1391,8 @@ class IPCAESelector(_BaseConcreteSelector):
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
     out: what the regression proposes is taken if five folds do not tell that it is
-    worse.) Last, the *tuning* trains the decoder on the columns chosen.
+    worse.) Last, the *tuning* trains the decoder on the columns chosen, that of a
+    classification without noise on its inputs and with it; the held-out rows choose.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

@@ -207,6 +207,26 @@ def test_validation_fraction_that_leaves_no_rows(Selector, fraction):
 
 
 @both
+@pytest.mark.parametrize("name", ["None", "nan", "NA"])
+def test_labels_that_are_missing(Selector, name):
+    pd = pytest.importorskip("pandas")
+    missing = {"None": None, "nan": np.nan, "NA": pd.NA}[name]
+    X, _ = make_data()
+    y = np.array(["a", "b"] * len(X), dtype=object)[: len(X)]
+    y[[5, 7]] = missing
+    match = f"y has no value in 2 of {len(X)} rows .*row 5"
+    for target in (y, pd.Series(y), list(y)):
+        check_refused(quick(Selector), X, target, ValueError, match)
+
+
+@both
+def test_labels_of_two_kinds(Selector):
+    X, _ = make_data()
+    y = np.array(["a", 1] * len(X), dtype=object)[: len(X)]
+    check_refused(quick(Selector), X, y, ValueError, "y holds text and other values")
+
+
+@both
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", torch.device("cuda")])
 def test_no_cuda(Selector, device):

@@ -7,6 +7,7 @@ only ``verbose`` is left.
 from __future__ import annotations
 
 import time
+from math import isnan
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -75,11 +76,14 @@ class EpochReporter:
 
     def _line(self, epoch, values) -> str:
         best = values["train_loss"].argmin()
-        return (
-            f"[{type(self.estimator).__name__}] epoch {epoch + 1}/{self.n_epochs}"
-            f"  train {values['train_loss'][best]:.5g}"
-            f"  validation {values['validation_loss'][best]:.5g}"
-            f"  unique {values['unique_fraction'][best]:.0%}"
-            f"  temperature {values['temperature'][best]:.3g}"
-            f"  {time.perf_counter() - self.started:.1f} s"
-        )
+        told = [f"epoch {epoch + 1}/{self.n_epochs}"]
+        for word, name, form in (
+            ("train", "train_loss", ".5g"),
+            ("validation", "validation_loss", ".5g"),
+            ("unique", "unique_fraction", ".0%"),
+            ("temperature", "temperature", ".3g"),
+        ):
+            if not isnan(value := values[name][best]):  # there is none
+                told.append(f"{word} {value:{form}}")
+        told.append(f"{time.perf_counter() - self.started:.1f} s")
+        return f"[{type(self.estimator).__name__}] " + "  ".join(told)

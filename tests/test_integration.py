@@ -603,6 +603,15 @@ def test_verbose_prints_a_line_an_epoch(Selector, n_init, capsys):
         assert line.startswith(f"[{Selector.__name__}] epoch {epoch}/9  train ")
 
 
+def test_verbose_leaves_out_what_there_is_not(capsys):
+    few = quick(IPCAESelector, verbose=True, n_trials=0)  # no rows are held out
+    few.fit(*make_data("classification", n=100))
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("nan" in line or "validation" in line for line in lines)
+    assert "temperature" in lines[0]
+    assert "temperature" not in lines[-1]  # of the tuning
+
+
 def test_verbose_tells_of_the_local_search(capsys):
     X, y = make_data("classification", n=600)
     selector = quick(IPCAESelector, verbose=True, n_trials=5).fit(X, y)

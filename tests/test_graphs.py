@@ -103,6 +103,40 @@ def test_without_room_for_recordings_steps_are_taken_one_by_one(recorded):
     assert not own.recordings
 
 
+@pytest.mark.parametrize("target", [True, False])
+@pytest.mark.parametrize("cls", [IPCAESelector, CAESelector])
+def test_steps_read_all_that_changes_from_their_inputs(cls, target, monkeypatch):
+    # As a recording would, whose inputs stay in their places, numbers, too.
+    steps = []
+
+    def replayed(step, device, recordable):
+        places = {}
+
+        def own(*inputs):
+            shapes = tuple(getattr(x, "shape", x is None) for x in inputs)
+            if shapes not in places:
+                places[shapes] = [_graphs._place(x, device) for x in inputs]
+            for place, x in zip(places[shapes], inputs, strict=True):
+                if isinstance(x, torch.Tensor):
+                    place.copy_(x)
+                elif place is not None:
+                    place.fill_(x)
+            return step(*places[shapes]).clone()
+
+        steps.append(own)
+        return own
+
+    how = {"device": "cpu", "target": target, "cls": cls, "n_init": 2}
+    expected = fit(**how)
+    for module in (training, decoding):
+        monkeypatch.setattr(module, "replayed", replayed)
+    found = fit(**how)
+    assert len(steps) > 1
+    for name in LOSSES:
+        pair = found.history_[name], expected.history_[name]
+        np.testing.assert_allclose(*pair, rtol=1e-3)
+
+
 @needs_cuda
 def test_a_replayed_step_is_the_step(cuda):
     total = torch.zeros(3, device=cuda)

@@ -101,11 +101,7 @@ class _Recording:
             self.result = step(*self.places)
 
     def replay(self, inputs) -> Tensor:
-        for place, x in zip(self.places, inputs, strict=True):
-            if isinstance(x, Tensor):
-                place.copy_(x)
-            elif place is not None:
-                place.fill_(x)
+        _fill(self.places, inputs)
         self.graph.replay()
         return self.result.clone()
 
@@ -116,6 +112,14 @@ def _place(x, device) -> Tensor | None:
     if isinstance(x, Tensor):
         return torch.empty(x.shape, dtype=x.dtype, device=device)
     return torch.empty((), dtype=torch.float32, device=device)
+
+
+def _fill(places, inputs) -> None:
+    for place, x in zip(places, inputs, strict=True):
+        if isinstance(x, Tensor):
+            place.copy_(x)
+        elif place is not None:
+            place.fill_(x)
 
 
 @cache

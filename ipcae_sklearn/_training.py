@@ -169,20 +169,23 @@ class _Keeper:
             both.kept.append(RunResult(kept.selection, np.inf, {}))
         return both
 
-    def second_is_better(self) -> np.ndarray:
-        """Whether the second of each two is better so far, (r,)."""
-        first, second = np.reshape([kept.loss for kept in self.kept], (2, -1))
-        return second < first
+    def better(self) -> np.ndarray:
+        """Of each two the number of the one that is better so far, (r,)."""
+        losses = np.reshape([kept.loss for kept in self.kept], (2, -1))
+        numbers = np.arange(losses.size).reshape(losses.shape)
+        return np.where(losses[1] < losses[0], numbers[1], numbers[0])
 
     def take_better_of(self, both: _Keeper) -> None:
         """Keep of each two decoders the better, and its history."""
-        n_runs = len(self.kept)
-        for i, second in enumerate(both.second_is_better()):
-            better = i + n_runs * int(second)
+        for i, better in enumerate(both.better().tolist()):
             self.kept[i].state |= both.kept[better].state
             self.kept[i].loss = both.kept[better].loss
             for name in HISTORY:
                 self.histories[i][name] += both.histories[better][name]
+
+    def columns(self) -> Tensor:
+        """The columns of all runs as one tensor (r, k)."""
+        return padded([kept.selection.columns for kept in self.kept], self.model)
 
     def restore(self) -> None:
         """Put the kept states back into the model."""
@@ -352,65 +355,67 @@ def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
     """Train the decoder alone, on columns that stay as they are, for as long as is best
     if that is known.
     """
+    description = _description_of_tuning(model)
     if options.jitter and batches.has_validation:
-        _tune_in_two_ways(model, batches, loss, options, keeper, on_epoch)
+        own = model, batches, loss, options, keeper, description
+        _tune_in_two_ways(*own, on_epoch)
         return
-    keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
-    selection = [kept.selection for kept in keeper.kept].__getitem__
-    columns = padded([kept.selection.columns for kept in keeper.kept], model)
     n_epochs = np.full(len(model.k), options.tuning_iter)
     folds = folds_of(batches, options, len(model.k)) if length is None else None
     if folds is not None:
-        table = columns.repeat(folds[1], 1)
+        table = keeper.columns().repeat(folds[1], 1)
         length = tuning_length(model, *folds, loss, options, table)
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
-    description = _description_of_tuning(model)
-    epochs = tuning_epochs(model, batches, loss, options, columns)
-    for n_done, train_loss in enumerate(epochs, 1):
-        values = description | {"train_loss": train_loss}
-        values["validation_loss"] = validate(model, batches, loss, columns)
-        asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
-        done = (n_done >= n_epochs) | asked_to_stop
-        keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
-        if keeper.stopped.all():
-            break
+    epochs = tuning_epochs(model, batches, loss, options, keeper.columns())
+    _tune_for(n_epochs, epochs, batches, loss, options, keeper, description, on_epoch)
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
 
 
-def _tune_in_two_ways(model, batches, loss, options, keeper, on_epoch) -> None:
+def _tune_in_two_ways(
+    model, batches, loss, options, keeper, description, on_epoch
+) -> None:
     """The same of two decoders for each run, without noise on the inputs and with it.
 
     Noise helps most often, but where a small difference between inputs tells it ruins
     the decoder; so the held-out rows decide.
     """
-    n_runs = len(model.k)
-    pairs, batches = model.decoders_alone(2), batches.repeated(2)
-    both = keeper.of_each_two(pairs)
-    both.begin_phase(keep_best=True, selector_moves=False)
-    selection = [kept.selection for kept in both.kept].__getitem__
-    columns = padded([kept.selection.columns for kept in both.kept], pairs)
-    description = _description_of_tuning(model)
-    jitter = np.repeat([0, options.jitter], n_runs)
-    epochs = tuning_epochs(pairs, batches, loss, options, columns, jitter)
-    for n_done, train_loss in enumerate(epochs, 1):
-        values = {name: np.tile(value, 2) for name, value in description.items()}
-        values["train_loss"] = train_loss
-        values["validation_loss"] = validate(pairs, batches, loss, columns)
-        last = n_done == options.tuning_iter
-        better = np.arange(n_runs) + n_runs * both.second_is_better()
-        of_better = {name: value[better] for name, value in values.items()}
-        asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, of_better))
-        done = last | asked_to_stop
-        both.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
-        if both.stopped.all():
-            break
+    both = keeper.of_each_two(model.decoders_alone(2))
+    batches = batches.repeated(2)
+    jitter = np.repeat([0, options.jitter], len(model.k))
+    what = both.model, batches, loss, options, both.columns()
+    epochs = tuning_epochs(*what, jitter)
+    description = {name: np.tile(value, 2) for name, value in description.items()}
+
+    def on_epoch_of_both(epoch, values):
+        better = both.better()
+        return on_epoch(epoch, {name: own[better] for name, own in values.items()})
+
+    own = epochs, batches, loss, options, both, description, on_epoch_of_both
+    _tune_for(options.tuning_iter, *own)
     keeper.take_better_of(both)
+
+
+def _tune_for(
+    n_epochs, epochs, batches, loss, options, keeper, description, on_epoch
+) -> None:
+    """Go through so many epochs, for all runs or (r,), and keep what is best."""
+    keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
+    selection = [kept.selection for kept in keeper.kept].__getitem__
+    columns, n_runs = keeper.columns(), len(keeper.kept)
+    for n_done, train_loss in enumerate(epochs, 1):
+        values = description | {"train_loss": train_loss}
+        values["validation_loss"] = validate(keeper.model, batches, loss, columns)
+        asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
+        done = np.full(n_runs, asked_to_stop) | (n_done >= n_epochs)
+        keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
+        if keeper.stopped.all():
+            break
 
 
 @torch.no_grad()
@@ -506,8 +511,8 @@ def _search_step(
     space,
 ):
     """Take a step with relaxed selections; return the loss (r,) that it began with."""
-    drawn = gumbel, uniform
-    selected, pullback = _relaxed(model, X, options, drawn, temperature, space)
+    own = model, X, options, gumbel, uniform, temperature, space
+    selected, pullback = _relaxed(*own)
     if mask is not None:
         selected = selected * mask
     own = model, selected, target, weights, loss
@@ -519,12 +524,11 @@ def _search_step(
     return value
 
 
-def _relaxed(model, X, options, drawn, temperature, space):
+def _relaxed(model, X, options, gumbel, uniform, temperature, space):
     """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
     the logits, with the gradient of the diversity term.
     """
     logits, pullback_of_logits = model.logits.with_pullback(space)
-    gumbel, uniform = drawn
     hard = options.gradient == "straight_through"
     selected, pullback_of_selected = select(
         X,

@@ -116,11 +116,7 @@ def test_steps_read_all_that_changes_from_their_inputs(cls, target, monkeypatch)
             shapes = tuple(getattr(x, "shape", x is None) for x in inputs)
             if shapes not in places:
                 places[shapes] = [_graphs._place(x, device) for x in inputs]
-            for place, x in zip(places[shapes], inputs, strict=True):
-                if isinstance(x, torch.Tensor):
-                    place.copy_(x)
-                elif place is not None:
-                    place.fill_(x)
+            _graphs._fill(places[shapes], inputs)
             return step(*places[shapes]).clone()
 
         steps.append(own)
@@ -189,9 +185,9 @@ def test_a_fit_by_graphs_is_one_step_by_step(parameters, monkeypatch):
     recorded = []
     original = _Replayed._record
 
-    def counted(self, *arguments):
-        recorded.append(original(self, *arguments))
-        return recorded[-1]
+    def counted(self, shapes, inputs):
+        original(self, shapes, inputs)
+        recorded.append(shapes in self.recordings)
 
     monkeypatch.setattr(_Replayed, "_record", counted)
     by_graphs = fit(**parameters)
@@ -205,10 +201,12 @@ def test_a_fit_by_graphs_is_one_step_by_step(parameters, monkeypatch):
 @pytest.mark.parametrize("weighted", [True, False])
 def test_a_tuning_by_graphs_is_one_step_by_step(weighted, monkeypatch):
     X, y = DIGITS
+    X = X[:, X.std(axis=0) > 0]
+    k = X.shape[1]
     weights = np.random.default_rng(0).uniform(0.5, 2, len(X)) if weighted else None
 
     def fit_to_all_columns():
-        selector = IPCAESelector(64, device="cuda", tuning_iter=6, random_state=0)
+        selector = IPCAESelector(k, device="cuda", tuning_iter=6, random_state=0)
         return selector.fit(X, y, sample_weight=weights).history_
 
     by_graphs = fit_to_all_columns()

@@ -1,16 +1,23 @@
-"""Columns that linear regression recommends to the runs of a fit."""
+"""Columns that linear regression recommends to the runs of a fit.
+
+Letters: r runs, n rows looked at, p columns, k chosen columns, m columns of a target, h
+units of a decoder's first layer.
+"""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isqrt
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ipcae_sklearn._greedy import greedy_columns, roughly_greedy_columns
+from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._regression import gram_matrix, greedy_from_products, products_with
 
 # Rows are looked at as many as hold this many values, and no fewer than the second, if
 # there are as many.
@@ -21,14 +28,55 @@ _DIRECTIONS = 50  # of the needs that are told apart
 # Where they count alike, they explain this fraction of any column by chance.
 _ROWS_A_DIRECTION = 12
 _DEAD = 1e-6  # share of the squares in the longest direction that is rounding
+_TINY = 1e-300
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
+# Bytes that the regressions of several runs at once may need on a GPU.
+_BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
 _VALUES_AT_ONCE, _ROWS_AT_ONCE = 2**20, 32
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
+
+
+@dataclass
+class _Seen:
+    """Rows that some runs look at.
+
+    Attributes
+    ----------
+    runs : list of r ints
+    index : int array of shape (r, n)
+    weights : Tensor of shape (r, n)
+        float64. Runs that may see fewer rows than others have some of weight 0.
+    n_own : list of r ints
+        Rows of positive weight.
+    n_shared : int
+        Rows that all runs look at, but for those that they may not see.
+    """
+
+    runs: list[int]
+    index: np.ndarray
+    weights: Tensor
+    n_own: list[int]
+    n_shared: int
+
+    def of(self, runs: list[int]) -> _Seen:
+        n_own = [self.n_own[i] for i in runs]
+        return replace(
+            self,
+            runs=runs,
+            index=self.index[runs],
+            weights=self.weights[runs],
+            n_own=n_own,
+        )
+
+    @cached_property
+    def share(self) -> Tensor:
+        """The weights (r, n, 1), with a sum of 1."""
+        return (self.weights / self.weights.sum(-1, keepdim=True)).unsqueeze(-1)
 
 
 class GreedyAdviser:
@@ -54,34 +102,34 @@ class GreedyAdviser:
         self.runs = runs
         self.n_swap_passes = n_swap_passes
         self.few_rows = few_rows
-        # r int arrays (k,), or none: columns that are always an alternative.
-        self.fallbacks = []
+        # A set with columns of each run, or none, that is always an alternative.
+        self.fallbacks: list[list[np.ndarray]] = []
+        # A GPU takes as long for one run as for several.
+        self.together = rows.device.type == "cuda" and rows.resident is not None
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
+        self._remembered: dict[tuple, Tensor] = {}
 
-    def complete(self, i: int, columns, k: int, n_swap_passes: int = 0) -> np.ndarray:
-        """Columns of run i made up to k by greedy ones, then swapped for better ones.
+    def complete(self, columns, k, n_swap_passes: int = 0) -> list[np.ndarray]:
+        """Columns of each run made up to k by greedy ones, then swapped for better
+        ones.
 
         They explain all columns and the target, if there is one, in equal parts.
         """
-        index = self._look(i, _MOST_VALUES)
-        Y = _target_matrix(self.target, index)
-        choose = partial(greedy_columns, n_swap_passes=n_swap_passes)
-        return self._greedy(i, columns, k, index, Y, choose)
+        seen = self._look(_MOST_VALUES)
+        return self._greedy(seen, columns, k, self._target_of, n_swap_passes)
 
     def find_fallbacks(self) -> None:
         """Find columns from the beginning, an alternative from then on."""
-        passes = self.n_swap_passes
-        self.fallbacks = [
-            self.complete(i, (), k, passes) for i, k in enumerate(self.runs.k)
-        ]
+        nothing = [np.empty(0, dtype=np.intp)] * len(self.runs.k)
+        self.fallbacks = [self.complete(nothing, self.runs.k, self.n_swap_passes)]
 
-    def alternatives(self, i: int, columns) -> list[np.ndarray]:
-        """Whole sets to try in place of the columns of run i."""
-        found = [self.fallbacks[i]] if self.fallbacks else []
+    def alternatives(self, columns) -> list[list[np.ndarray]]:
+        """Sets to try in place of the columns of all runs."""
+        found = [*self.fallbacks]
         if self.n_swap_passes:
-            swapped = self.complete(i, columns, len(columns), self.n_swap_passes)
-            found.append(swapped)
+            k = [len(own) for own in columns]
+            found.append(self.complete(columns, k, self.n_swap_passes))
         return found
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
@@ -91,126 +139,219 @@ class GreedyAdviser:
         several = {"k": runs.k * n_folds, "seeds": runs.seeds * n_folds}
         own = copy.copy(self)
         own.runs = replace(runs, weights=weights, **several)
+        own._remembered = {}
         if self.fallbacks:
             own.find_fallbacks()
         return own
 
-    def rows(self, i: int) -> np.ndarray:
-        """Numbers of the rows to look at for :meth:`meet`, in order."""
-        return self._look(i, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
+    def rows(self) -> np.ndarray:
+        """Numbers (r, n) of the rows to look at for :meth:`meet`."""
+        return self._look(_VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS).index
 
-    def meet(self, i, columns, k, needs, *, by: str) -> np.ndarray:
-        """Columns made up to k by those that meet needs (n_rows, h).
+    def meet(self, columns, k, needs: Tensor, *, by: str) -> list[np.ndarray]:
+        """Columns of each run made up to k by those that meet needs (r, n, h).
 
         By company, each is to explain what ``columns`` and those before it do not, of
         the needs and of all columns in equal parts; by share, each is worth what it
         explains of the needs by itself; by kinship, each is worth what a regression
         on the needs explains of it.
         """
-        index = self.rows(i)
-        weights, needs = self._weights(i, index), needs.astype(np.float64)
-        if by == "kinship":
-            most = min(_DIRECTIONS, max(1, len(index) // _ROWS_A_DIRECTION))
-            needs = _alike_directions(needs, weights, most)
-        else:
-            needs = _main_directions(needs, _DIRECTIONS)
+        seen = self._look(_VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
+
+        def directions(own):
+            asked = needs[own.runs].double() * (own.weights > 0).unsqueeze(-1)
+            if by != "kinship":
+                return _main_directions(asked, _DIRECTIONS)
+            most = [min(_DIRECTIONS, max(1, n // _ROWS_A_DIRECTION)) for n in own.n_own]
+            return _alike_directions(asked, own.weights, most)
+
         if by == "company":
-            return self._greedy(i, columns, k, index, needs, roughly_greedy_columns)
-        nothing = np.empty(0, dtype=np.intp)
-        scores = _scores(self._data, index, needs, weights, nothing)
-        scores[columns] = -1
-        best = np.argsort(-scores, kind="stable")[: k - len(columns)]
-        return np.append(columns, best)
+            return self._greedy(seen, columns, k, directions)
+        found = list(columns)
+        for own in self._parts(seen, _incomplete(columns, k), k):
+            scores = _scores(self._data, own, directions(own))
+            for i, score in zip(own.runs, scores.cpu().numpy(), strict=True):
+                score[columns[i]] = -1
+                best = np.argsort(-score, kind="stable")[: k[i] - len(columns[i])]
+                found[i] = np.append(columns[i], best)
+        return found
 
-    def _greedy(self, i, columns, k, index, Y, choose):
-        data, weights = self._data, self._weights(i, index)
-        start = np.asarray(columns, dtype=np.intp)
-        most = max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // len(index))
-        candidates = np.arange(data.n_features)
-        if most < data.n_features:
-            candidates = _screen(data, index, Y, weights, start, most)
-        X = _read_columns(data, index, candidates)
+    def _greedy(self, seen, columns, k, target_of, n_swap_passes=0) -> list[np.ndarray]:
+        found = list(columns)
+        runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
+        for own in self._parts(seen, runs, k):
+            start = [np.asarray(columns[i], dtype=np.intp) for i in own.runs]
+            n = [k[i] for i in own.runs]
+            chosen = self._greedy_in(own, start, n, target_of(own), n_swap_passes)
+            for i, answer in zip(own.runs, chosen, strict=True):
+                found[i] = answer
+        return found
+
+    def _greedy_in(self, seen, start, k, Y, n_swap_passes) -> list[np.ndarray]:
+        candidates = None
+        if not self._tries_all(seen, k[0]):
+            most = _most_candidates(k[0], seen.n_own[0])
+            candidates = _screen(self._data, seen, Y, start[0], most)
+            start = [np.searchsorted(candidates, start[0])]
+        X = _read_columns(self._data, seen, candidates)
+        options = {"n_swap_passes": n_swap_passes}
         if Y is not None:
-            furthest = _FURTHEST * X.std(axis=0)
-            np.clip(X, -furthest, furthest, out=X)
-        own = None
-        if Y is not None and self.few_rows:
-            own = _explained(X, Y, weights)
-        start = np.searchsorted(candidates, start)
-        chosen = choose(
-            X, k, target=Y, sample_weight=weights, column_weight=own, start=start
-        )
-        return candidates[chosen]
+            X = _clipped(X, seen)
+            if self.few_rows:
+                options["column_weight"] = _explained(X, Y, seen.weights)
+        if _has_few_rows(seen.n_own[0], X.shape[-1]):
+            chosen = [_greedy_of_few(X, Y, k, start, seen.weights, **options)]
+        else:
+            gram = self._gram(seen, X, remembers=candidates is None)
+            Y = X[..., :0].double() if Y is None else Y
+            products = products_with(X, Y, seen.share)
+            chosen = greedy_from_products(gram, products, k, start, **options)
+        return chosen if candidates is None else [candidates[own] for own in chosen]
 
-    def _look(self, i, most_values, most_rows=None) -> np.ndarray:
-        """Numbers of some training rows of run i, in order.
+    def _gram(self, seen, X, *, remembers) -> Tensor:
+        """The Gram matrices of the columns, the same whatever these are asked for."""
+        alike = self.runs.weights is None
+        key = seen.n_shared, len(seen.runs) if alike else tuple(seen.runs)
+        if key not in self._remembered:
+            gram = gram_matrix(X, seen.share)
+            if not remembers:
+                return gram
+            self._remembered[key] = gram
+        return self._remembered[key]
+
+    def _target_of(self, seen) -> Tensor | None:
+        if self.target.tensor is None:
+            return None
+        y = self.target.tensor[torch.from_numpy(seen.index)].to(self._data.device)
+        if self.target.loss == "cross_entropy":
+            y = torch.nn.functional.one_hot(y, self.target.n_outputs)
+        return y.double()
+
+    def _look(self, most_values, most_rows=None) -> _Seen:
+        """Some training rows of each run, in order.
 
         They are taken from those that all runs share, so that runs look at the same
         rows, but for those that they may not see.
         """
-        index = self.runs.train_rows
+        index, n_runs = self.runs.train_rows, len(self.runs.k)
         most = max(_FEWEST_ROWS, most_values // self._data.n_features)
         most = min(most, most_rows or most)
         if len(index) > most:
             index = index[np.linspace(0, len(index) - 1, most).astype(int)]
-        if self.runs.weights is None:
-            return index
-        return index[self.runs.weights[i][index] > 0]
+        n_shared = len(index)
+        index = np.broadcast_to(index, (n_runs, n_shared))
+        weights = np.ones(index.shape)
+        n_own = [n_shared] * n_runs
+        if self.runs.weights is not None:
+            weights = np.take_along_axis(self.runs.weights, index, axis=1)
+            n_own = np.count_nonzero(weights, axis=1).tolist()
+            # Those that count come first.
+            places = np.argsort(weights == 0, axis=1, kind="stable")[:, : max(n_own)]
+            index = np.take_along_axis(index, places, axis=1)
+            weights = np.take_along_axis(weights, places, axis=1)
+        on_device = torch.from_numpy(weights).to(self._data.device)
+        return _Seen(list(range(n_runs)), index, on_device, n_own, n_shared)
 
-    def _weights(self, i, index) -> np.ndarray | None:
-        return None if self.runs.weights is None else self.runs.weights[i][index]
+    def _parts(self, seen, runs, k) -> Iterator[_Seen]:
+        """Some runs, one after the other or, where that is as fast, together."""
+        runs, n, p = list(runs), seen.index.shape[1], self._data.n_features
+        step = 1
+        if self.together and not any(
+            _has_few_rows(seen.n_own[i], p) or not self._tries_all(seen.of([i]), k[i])
+            for i in runs
+        ):
+            step = max(1, _BYTES_AT_ONCE // (8 * p * (2 * n + 4 * p)))
+        for first in range(0, len(runs), step):
+            yield seen.of(runs[first : first + step])
+
+    def _tries_all(self, seen, k) -> bool:
+        return _most_candidates(k, seen.n_own[0]) >= self._data.n_features
 
 
-def _main_directions(needs, n_directions: int) -> np.ndarray:
-    """The matrix (n, h) turned to its main directions, and the longest of these."""
+def _most_candidates(k, n_rows) -> int:
+    return max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // n_rows)
+
+
+def _has_few_rows(n_rows, n_columns) -> bool:
+    """Whether scalar products of all columns are more than the columns themselves."""
+    return 2 * n_rows < n_columns
+
+
+def _incomplete(columns, k) -> list[int]:
+    return [i for i, own in enumerate(columns) if len(own) < k[i]]
+
+
+def _greedy_of_few(X, Y, k, start, weights, **options) -> np.ndarray:
+    """Greedy columns of one run, without a Gram matrix of many columns."""
+    own = {"sample_weight": weights, "target": Y, **options}
+    own = {name: _to_array(value) for name, value in own.items()}
+    return greedy_columns(_to_array(X), k[0], start=start[0], **own)
+
+
+def _to_array(of_one_run):
+    if isinstance(of_one_run, Tensor):
+        return of_one_run[0].cpu().numpy()
+    return of_one_run
+
+
+def _main_directions(needs: Tensor, n_directions: int) -> Tensor:
+    """The matrices (r, n, h) turned to their main directions, and the longest of
+    these.
+    """
     return needs @ _longest(needs, n_directions)[1]
 
 
-def _alike_directions(needs, weights, n_directions: int) -> np.ndarray:
-    """An orthonormal basis of the main directions of the weighted rows (n, h).
+def _alike_directions(needs: Tensor, weights: Tensor, n_directions) -> Tensor:
+    """An orthonormal basis of the main directions of the weighted rows (r, n, h), as
+    many for each run; zeros in place of those that it lacks.
 
     As they are, one may be longer than all others together, as with two classes: what
     the decoder gets wrong, the same in every hidden unit but for a factor. How the
     units differ tells which columns matter.
     """
-    squares, directions = _longest(_roots(weights, len(needs)) * needs, n_directions)
-    live = squares > _DEAD * squares[-1]
-    return needs @ (directions[:, live] / np.sqrt(squares[live]))
+    root = weights.sqrt().unsqueeze(-1)
+    squares, directions = _longest(root * needs, max(n_directions))
+    rank = torch.arange(squares.shape[-1], 0, -1, device=squares.device)
+    wanted = rank <= torch.tensor(n_directions, device=squares.device).unsqueeze(-1)
+    live = wanted & (squares > _DEAD * squares[:, -1:])
+    scale = torch.where(live, squares.clamp(min=_TINY).rsqrt(), 0)
+    return needs @ (directions * scale.unsqueeze(1))
 
 
-def _explained(X, Y, weights) -> np.ndarray:
-    """Share of the variance of each column of X (n, p) that Y explains: R² (p,).
+def _explained(X: Tensor, Y: Tensor, weights: Tensor) -> Tensor:
+    """Share of the variance of each column of X (r, n, p) that Y explains: R² (r, p).
 
     1 for all of them, where it explains nothing.
     """
-    root = _roots(weights, len(X))
-    X, Y = (root * (A - np.average(A, axis=0, weights=weights)) for A in (X, Y))
-    along = _alike_directions(Y, None, Y.shape[1]).T @ X
-    explained, norms = (np.einsum("ij,ij->j", A, A) for A in (along, X))
-    if not explained.any():
-        return np.ones(len(norms))
-    return explained / np.where(norms > 0, norms, 1)
+    total, weights = weights.sum(-1)[:, None, None], weights.unsqueeze(-1)
+    X, Y = (
+        weights.sqrt() * (A - (weights * A).sum(1, keepdim=True) / total)
+        for A in (X.double(), Y.double())
+    )
+    n_directions = [Y.shape[-1]] * len(Y)
+    basis = _alike_directions(Y, torch.ones_like(Y[..., 0]), n_directions)
+    explained, norms = (A.square().sum(1) for A in (basis.transpose(1, 2) @ X, X))
+    shares = explained / torch.where(norms > 0, norms, 1)
+    return torch.where(explained.any(-1, keepdim=True), shares, 1)
 
 
-def _longest(needs, n_directions: int) -> tuple[np.ndarray, np.ndarray]:
+def _longest(needs: Tensor, n_directions: int) -> tuple[Tensor, Tensor]:
     """The squares in the main directions, the longest last, and these as columns."""
-    squares, directions = np.linalg.eigh(needs.T @ needs)
-    return squares[-n_directions:], directions[:, -n_directions:]
+    squares, directions = torch.linalg.eigh(needs.transpose(1, 2) @ needs)
+    return squares[:, -n_directions:], directions[..., -n_directions:]
 
 
-def _roots(weights, n: int) -> np.ndarray:
-    return np.ones((n, 1)) if weights is None else np.sqrt(weights)[:, None]
+def _clipped(X: Tensor, seen: _Seen) -> Tensor:
+    """X (r, n, p) without what is far from the mean in its column."""
+    counted = (seen.weights > 0).to(X.dtype).unsqueeze(1)  # (r, 1, n)
+    n = counted.sum(-1, keepdim=True)
+    variance = counted @ (X - counted @ X / n).square_() / n
+    furthest = _FURTHEST * variance.sqrt()
+    return X.clamp(-furthest, furthest)
 
 
-def _target_matrix(target, index) -> np.ndarray | None:
-    if target.tensor is None:
-        return None
-    y = target.tensor[torch.from_numpy(index)].numpy()
-    return np.eye(target.n_outputs)[y] if target.loss == "cross_entropy" else y
-
-
-def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
-    """About ``most`` columns in order, those of ``start`` among them.
+def _screen(rows, seen, Y, start, most: int) -> np.ndarray:
+    """About ``most`` columns of one run in order, those of ``start`` among them.
 
     Half are the best for the target, each by itself. They may all say the same, so
     the others, and all if there is no target, are evenly spread.
@@ -218,38 +359,53 @@ def _screen(rows, index, Y, weights, start, most: int) -> np.ndarray:
     best, n_spread = start, most
     if Y is not None:
         n_spread = most // 2
-        score = _scores(rows, index, Y, weights, start)
+        score = _scores(rows, seen, Y, start)[0].cpu().numpy()
         best = np.argpartition(-score, n_spread)[:n_spread]
     spread = np.linspace(0, rows.n_features - 1, n_spread).astype(int)
     return np.unique(np.concatenate([start, best, spread]))
 
 
-def _scores(rows, index, Y, weights, start) -> np.ndarray:
-    """Of each column, what it explains of the part of Y that ``start`` leaves (p,)."""
-    Y = Y.reshape(len(index), -1)
-    root = _roots(weights, len(index))
-    known = np.column_stack([np.ones(len(index)), _read_columns(rows, index, start)])
-    left = root * (Y - known @ np.linalg.lstsq(root * known, root * Y, rcond=None)[0])
-    products = np.zeros((Y.shape[1], rows.n_features), dtype=np.float32)
-    norms = np.zeros(rows.n_features, dtype=np.float32)
-    for part, X in _parts(rows, index):
-        if weights is not None:
-            X = root[part].astype(np.float32) * X
-        products += left[part].T.astype(np.float32) @ X
-        norms += np.einsum("ij,ij->j", X, X)
-    return np.einsum("ij,ij->j", products, products) / np.maximum(norms, 1e-30)
+def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
+    """Of each column, what it explains of the part of Y (r, n, m) that ``start``
+    leaves (r, p).
+    """
+    root = seen.weights.sqrt().unsqueeze(-1)
+    left = root * (Y - (seen.share * Y).sum(1, keepdim=True))
+    if len(start):
+        left = _left_by(_read_columns(rows, seen, start), seen, left)
+    left = left.transpose(1, 2).float()
+    products = left.new_zeros(*left.shape[:2], rows.n_features)
+    norms = torch.zeros_like(products[:, 0])
+    for part, X in _parts(rows, seen):
+        X = root[:, part].float() * X
+        products += left[..., part] @ X
+        norms += X.square_().sum(1)
+    return products.square_().sum(1) / norms.clamp(min=1e-30)
 
 
-def _read_columns(rows, index, columns) -> np.ndarray:
-    """Some columns of some rows, in float32."""
-    own = torch.as_tensor(columns).to(rows.device)
-    return rows.take(torch.from_numpy(index).to(rows.device), own).cpu().numpy()
+def _left_by(X: Tensor, seen, left: Tensor) -> Tensor:
+    """What a regression on X (1, n, k) leaves of weighted rows (1, n, m)."""
+    root = seen.weights.sqrt().unsqueeze(-1)
+    known = torch.cat([root, root * X.double()], -1)[0].cpu().numpy()
+    values = left[0].cpu().numpy()
+    values = values - known @ np.linalg.lstsq(known, values, rcond=None)[0]
+    return torch.from_numpy(values).to(left.device).unsqueeze(0)
 
 
-def _parts(rows, index):
-    """Slices of the index, and their rows as arrays (b, p)."""
+def _read_columns(rows, seen, columns=None) -> Tensor:
+    """All or some columns of the rows seen, in float32."""
+    index = torch.from_numpy(seen.index).to(rows.device)
+    if len(index) > 1:
+        return rows.take(index)
+    own = None if columns is None else torch.as_tensor(columns).to(rows.device)
+    return rows.take(index[0], own).unsqueeze(0)
+
+
+def _parts(rows, seen) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the rows seen, and all their columns (r, b, p)."""
     step = max(_ROWS_AT_ONCE, _VALUES_AT_ONCE // rows.n_features)
-    for first in range(0, len(index), step):
+    if rows.device.type == "cuda":
+        step = seen.index.shape[1]
+    for first in range(0, seen.index.shape[1], step):
         part = slice(first, first + step)
-        taken = rows.take(torch.from_numpy(index[part]).to(rows.device))
-        yield part, taken.cpu().numpy()
+        yield part, _read_columns(rows, replace(seen, index=seen.index[:, part]))

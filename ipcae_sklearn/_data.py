@@ -31,7 +31,8 @@ _ASKED_ROWS = 256  # at most, in a batch of which decoders are asked
 # "auto" warns of more classes than this that have fewer rows than this in the mean.
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
-_SELECTED_BYTES = 2**26  # of the selected columns that are kept side by side
+# Of the selected columns that are kept side by side, by type of device.
+_SELECTED_BYTES = {"cpu": 2**26, "cuda": 2**30}
 _READ_ROWS = 4096  # of them that are read at once
 # What may part sums over equal rows, as a share of the largest.
 _ROUNDING = 1e-6
@@ -312,12 +313,13 @@ class Rows:
 
     def take(self, index: Tensor, columns: Tensor | None = None) -> Tensor:
         """Rows of the given numbers, (b,) -> (b, p), or their values in some columns
-        (m,), (b, m). If all are in memory, whole rows of (r, b), too.
+        (m,), (b, m). If all are in memory, those of r runs, too: (r, b) -> (r, b, p)
+        or, with columns (r, m), (r, b, m).
         """
         if self.resident is not None:
             if columns is None:
                 return self.resident[index]
-            return self.resident[index.unsqueeze(-1), columns]
+            return self.resident[index.unsqueeze(-1), columns.unsqueeze(-2)]
         places = None if columns is None else columns.cpu().numpy()
         if not is_memory_mapped(self.X):
             return self._read(index.cpu().numpy(), places)
@@ -343,7 +345,8 @@ class _Selected:
         if self.kept is None:
             self.n_taken += index.shape[-1]
             n_bytes = 4 * self.n_rows * self.columns.numel()
-            if self.n_taken <= self.n_rows or n_bytes > _SELECTED_BYTES:
+            most = _SELECTED_BYTES[index.device.type]
+            if self.n_taken <= self.n_rows or n_bytes > most:
                 return self._read(index)
             self.kept = self._read_all(index.device)
         if index.dim() == 1:
@@ -370,8 +373,7 @@ class _Selected:
             values = self.rows.take(index, self.columns.flatten())
             return values.view(-1, *self.columns.shape).transpose(0, 1)
         if self.rows.resident is not None:
-            own = zip(index, self.columns, strict=True)
-            return torch.stack([self.rows.take(i, columns) for i, columns in own])
+            return self.rows.take(index, self.columns)
         every, places = index.unique(return_inverse=True)  # to read each row once
         values = self.rows.take(every, self.columns.flatten())
         runs = torch.arange(len(index), device=index.device).unsqueeze(-1)
@@ -416,10 +418,11 @@ class _Part:
         weights = self._parting
         if weights is None:
             return self
-        places, n_rows = _first_those_that_count(weights, torch.arange(len(self)))
+        order = torch.arange(len(self), device=weights.device)
+        places, n_rows = _first_those_that_count(weights, order)
         places = places[:, : int(n_rows.max())]
-        weights = weights.gather(1, places.to(weights.device))
-        return _Part(self.index[places], weights)
+        index = self.index[places.to(self.index.device)]
+        return _Part(index, weights.gather(1, places))
 
     def split(self, order: Tensor, n_batches: int, device) -> Iterator[_Part]:
         """Batches that differ by one row at most, with their numbers on a device."""
@@ -439,28 +442,27 @@ class _Part:
         if weights is None:
             yield from self.split(order, n_batches, device)
             return
+        order = order.to(weights.device)
         places, n_rows = _first_those_that_count(weights, order)
-        batch = torch.arange(n_batches)
+        batch = torch.arange(n_batches, device=order.device)
         size, n_longer = n_rows[:, None] // n_batches, n_rows[:, None] % n_batches
         first = size * batch + torch.minimum(batch, n_longer)  # (r, n_batches)
         size = size + (batch < n_longer)
         most = int(size.max())
-        within = torch.arange(most)
+        within = torch.arange(most, device=order.device)
         at = (first[..., None] + within).clamp_(max=len(self) - 1)
-        at = places.gather(1, at.flatten(1)).view_as(at)  # (r, n_batches, most)
+        at = places.gather(1, at.flatten(1))  # (r, n_batches * most)
         # The mean over a batch is that over its own rows, of weights of mean 1.
         share = most / size.clamp(min=1) * n_rows[:, None] / len(self)
         share = (within < size[..., None]) * share[..., None]
-        index, at = self.index[at].to(device), at.to(weights.device)
-        share = share.to(weights)
-        for j in range(n_batches):
-            own_weights = weights.gather(1, at[:, j]) * share[:, j]
-            yield _Part(index[:, j], own_weights)
+        own_weights = weights.gather(1, at).view_as(share) * share.to(weights)
+        index = self.index.to(device)[at].view_as(share)
+        yield from map(_Part, index.unbind(1), own_weights.unbind(1))
 
 
 def _first_those_that_count(weights: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """For each run the places in this order (r, n), and how many have a weight (r,)."""
-    counts = weights.cpu()[:, order] > 0
+    counts = weights[:, order] > 0
     last = (~counts).byte().argsort(dim=-1, stable=True)
     return order[last], counts.sum(-1)
 

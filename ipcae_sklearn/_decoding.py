@@ -388,7 +388,7 @@ def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarr
 
 
 @torch.no_grad()
-def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
+def unmet_needs(model, batches, loss, columns, index, masks) -> Tensor:
     """What the decoders still want to know of rows with the numbers (r, n): (r, n, h).
 
     The gradient of each row's loss for what the decoder's first layer makes of its
@@ -406,7 +406,7 @@ def unmet_needs(model, batches, loss, columns, index, masks) -> np.ndarray:
             gradients.append(pullback(loss.with_gradient(output, target)[1])[0])
         parts.append(torch.stack(gradients).mean(0))
     model.train()
-    return torch.cat(parts, dim=1).cpu().numpy()
+    return torch.cat(parts, dim=1)
 
 
 def padded(columns: Sequence[np.ndarray], model, times: int = 1) -> Tensor:

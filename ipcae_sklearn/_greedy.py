@@ -10,7 +10,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse
-from scipy.linalg import cholesky, qr, solve_triangular
+from scipy.linalg import qr, solve_triangular
 from scipy.linalg.blas import dger
 
 # A column with less than this share of its squared norm left is a combination of the
@@ -21,8 +21,6 @@ _DEAD = np.finfo(np.float64).eps
 _TIE = 1e-10
 # A swap has to explain this share of T more than the column it takes out.
 _PROGRESS = 1e-12
-# Share of its square that is added to each column, where digits do not matter.
-_RIDGE = 1e-9
 # Gains are squares: rounding alone makes about eps² of them.
 _NOTHING = 1e-28
 
@@ -125,40 +123,6 @@ def greedy_columns(
         if not _swap_pass(residual, columns):
             break
     return columns
-
-
-def roughly_greedy_columns(
-    X, k, *, target, sample_weight, column_weight, start
-) -> np.ndarray:
-    """:func:`greedy_columns` with half of its digits, faster where rows are many.
-
-    For a target that is uncertain itself. A Gram matrix stands for the data, with a
-    ridge that keeps it positive definite.
-
-    Parameters
-    ----------
-    X, k, target, sample_weight, column_weight, start
-        As for :func:`greedy_columns`; X and target are matrices of numbers.
-    """
-    if len(X) < 2 * X.shape[1]:
-        weights = {"sample_weight": sample_weight, "column_weight": column_weight}
-        return greedy_columns(X, k, target=target, start=start, **weights)
-    weight = np.ones(len(X)) if sample_weight is None else sample_weight
-    share = weight / weight.sum()
-    A, Y = (
-        np.sqrt(share)[:, None] * (block - share @ block)
-        for block in (X.astype(np.float64), target)
-    )
-    gram = A.T @ A
-    squares = np.diag(gram)
-    nothing = _RIDGE * squares.mean() or 1.0  # for a constant column
-    ridged = np.where(squares > 0, squares * (1 + _RIDGE), nothing)
-    gram[np.diag_indices_from(gram)] = ridged
-    R = cholesky(gram)
-    explained = solve_triangular(R, A.T @ Y, trans="T")
-    own = R if column_weight is None else R * np.sqrt(column_weight)
-    T = np.hstack([explained / (np.linalg.norm(Y) or 1.0), _scaled(own, 1.0)])
-    return _forward(_Residual(R, T), k, start)[0]
 
 
 def reconstruction_residual(

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ipcae_sklearn._decoding import (
     NonFiniteLossError,
@@ -53,20 +55,20 @@ class Adviser(Protocol):
         """An adviser for all runs in each fold, who knows the rows trained on there."""
         ...
 
-    def complete(self, i: int, columns: np.ndarray, k: int) -> np.ndarray:
-        """Columns of run i made up to k."""
+    def complete(self, columns: Sequence[np.ndarray], k: Sequence[int]) -> list:
+        """Columns of each run made up to k."""
         ...
 
-    def alternatives(self, i: int, columns: np.ndarray) -> list[np.ndarray]:
-        """Whole sets to try in place of the columns of run i, as many for each run."""
+    def alternatives(self, columns: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Sets to try in place of the columns, each with columns for every run."""
         ...
 
-    def rows(self, i: int) -> np.ndarray:
-        """Numbers of the rows to look at for :meth:`meet`, in order."""
+    def rows(self) -> np.ndarray:
+        """Numbers (r, n) of the rows to look at for :meth:`meet`."""
         ...
 
-    def meet(self, i, columns, k, needs, *, by: By) -> np.ndarray:
-        """Columns made up to k by those that meet needs (n_rows, h).
+    def meet(self, columns, k, needs: Tensor, *, by: By) -> list[np.ndarray]:
+        """Columns of each run made up to k by those that meet needs (r, n, h).
 
         By *company*: those that explain much of the needs together with each other and
         with ``columns``. By *share*: each of them explains much of the needs alone. By
@@ -109,8 +111,7 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
     list of r int arrays of shape (k,)
     """
     best = [_Best(own, n_given_up=[max(1, len(own) / 2)] * 2) for own in columns]
-    alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
-    others = list(zip(*alternatives, strict=True))[: options.n_trials]
+    others = adviser.alternatives(columns)[: options.n_trials]
     n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0
     if not n_rounds and not any(_differ(own, columns).any() for own in others):
         return columns
@@ -173,22 +174,18 @@ def local_search_in_folds(
     first = best_length = length_of([*columns] * n_folds)
     if not options.n_trials:
         return best, first
-    alternatives = [adviser.alternatives(i, own) for i, own in enumerate(columns)]
     others = [
         (j, tried, differ)
-        for j, tried in enumerate(zip(*alternatives, strict=True))
+        for j, tried in enumerate(adviser.alternatives(columns))
         if (differ := _differ(tried, columns)).any()
     ][: options.n_trials]
     if others:
         own_adviser = adviser.in_folds(n_folds, folds)
-        in_folds = [
-            own_adviser.alternatives(i, own)
-            for i, own in enumerate([*columns] * n_folds)
-        ]
+        in_folds = own_adviser.alternatives([*columns] * n_folds)
     swapped = np.zeros(n_runs, dtype=bool)
     for n_tried, (j, tried, differ) in enumerate(others, 1):
         try:
-            length = length_of([own[j] for own in in_folds])
+            length = length_of(in_folds[j])
         except NonFiniteLossError:
             continue
         better = differ & (~swapped | (length.loss < best_length.loss))
@@ -221,23 +218,21 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     if all(own.all() for own in kept):
         return list(columns)
     trials = _Trials(model, batches, loss, options, seeds)
-    rows = [adviser.rows(i) for i in range(len(columns))]
-    needs = trials.ask(columns, [kept, kept], rows)[_STAND_IN]
-    return _replaced_in_all(adviser, columns, kept, needs, _BY_UNTRIED)
+    needs = trials.ask(columns, [kept, kept], adviser.rows())[_STAND_IN]
+    meet = partial(adviser.meet, needs=needs, by=_BY_UNTRIED)
+    return with_replaced(columns, kept, meet)
 
 
-def _replaced_in_all(adviser, columns, kept, needs, by: By) -> list[np.ndarray]:
-    """For all runs what :func:`_replaced` returns for one."""
-    every = zip(columns, kept, needs, strict=True)
-    return [_replaced(adviser, i, *own, by) for i, own in enumerate(every)]
+def with_replaced(columns, kept, complete) -> list[np.ndarray]:
+    """Columns of all runs, those kept in their places, with others for the rest.
 
-
-def _replaced(adviser, i, columns, kept, needs, by: By) -> np.ndarray:
-    """The columns of run i, those kept in their places, with others for the rest."""
-    found = columns.copy()
-    if not kept.all():
-        own = columns[kept]
-        found[~kept] = adviser.meet(i, own, len(columns), needs, by=by)[len(own) :]
+    ``complete(columns, k)`` returns columns of each run made up to k.
+    """
+    own = [c[stays] for c, stays in zip(columns, kept, strict=True)]
+    found = [c.copy() for c in columns]
+    answers = complete(own, [len(c) for c in columns])
+    for new, stays, answer in zip(found, kept, answers, strict=True):
+        new[~stays] = answer[stays.sum() :]
     return found
 
 
@@ -277,10 +272,11 @@ def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
     """
     kept = [[_kept(own, kind) for own in best] for kind in (_COMPANY, _STAND_IN)]
     columns = [own.columns for own in best]
-    rows = [adviser.rows(i) for i in range(len(best))]
-    needs = trials.ask(columns, kept, rows)
+    needs = trials.ask(columns, kept, adviser.rows())
     return [
-        _replaced_in_all(adviser, columns, kept[kind], needs[kind], _BY[kind])
+        with_replaced(
+            columns, kept[kind], partial(adviser.meet, needs=needs[kind], by=_BY[kind])
+        )
         for kind in (_COMPANY, _STAND_IN)
     ]
 
@@ -325,9 +321,9 @@ class _Trials:
             own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
         return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
 
-    def ask(self, columns, kept, rows) -> list[list[np.ndarray]]:
-        """What decoders on the columns kept want to know of each run's rows: for each
-        kind r arrays (n_rows, h).
+    def ask(self, columns, kept, rows) -> Sequence[Tensor]:
+        """What decoders on the columns kept want to know of each run's rows (r, n):
+        for each kind (r, n, h).
         """
         table = padded([*columns] * 2, self.model)
         stays = torch.zeros(table.shape, device=self.device, dtype=torch.float32)
@@ -338,13 +334,8 @@ class _Trials:
             return stays.unsqueeze(1) * self.masks()
 
         self._train(table, self.n_asking, mask)
-        rows = [*rows] * 2
-        most = max(map(len, rows))  # a run with fewer repeats some, to no effect
-        index = np.stack([np.resize(own, most) for own in rows])
-        own = self.model, self.batches, self.loss
-        needs = unmet_needs(*own, table, index, [mask() for _ in range(_MASKS)])
-        of_runs = [n[: len(own)] for n, own in zip(needs, rows, strict=True)]
-        return [of_runs[: self.n_runs], of_runs[self.n_runs :]]
+        own = self.model, self.batches, self.loss, table, np.tile(rows, (2, 1))
+        return unmet_needs(*own, [mask() for _ in range(_MASKS)]).chunk(2)
 
     def _train(self, columns, n_steps, mask=None) -> None:
         # A trained decoder already knows its own columns.

@@ -6,7 +6,7 @@ A run draws the same alone and in company.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from ipcae_sklearn._functional import gumbel_, sample_gumbel
 
 _JITTERED_ROWS = 512  # of a batch, whose noise has no value in common
+# Masks drawn at once: a call for each run takes longer than its values.
+_MASKS_AHEAD = 64
 
 
 class _FreshNoise:
@@ -164,14 +166,23 @@ class InputMasks:
         self.k, self.rates, self.device = k, rates, device
         own = [_another_seed(seed, 1) for seed in seeds]
         self.generators = [torch.Generator().manual_seed(s) for s in own]
+        self.ahead: Iterator[Tensor] = iter(())
 
     def __call__(self) -> Tensor:
-        factors = torch.zeros(len(self.k), 1, max(self.k), dtype=torch.float32)
-        own = zip(factors, self.k, self.rates, self.generators, strict=True)
-        for row, k, rate, generator in own:
-            uniform = torch.rand(k, generator=generator, dtype=torch.float32)
-            row[0, :k] = (uniform >= rate) / (1 - rate)
-        return factors.to(self.device, non_blocking=True)
+        if (factors := next(self.ahead, None)) is None:
+            self.ahead = iter(self._draw())
+            factors = next(self.ahead)
+        return factors
+
+    def _draw(self) -> Tensor:
+        """Those of some calls at once."""
+        n, dtype = _MASKS_AHEAD, torch.float32
+        factors = torch.zeros(n, len(self.k), 1, max(self.k), dtype=dtype)
+        own = zip(self.k, self.rates, self.generators, strict=True)
+        for i, (k, rate, generator) in enumerate(own):
+            uniform = torch.rand(n, k, generator=generator, dtype=dtype)
+            factors[:, i, 0, :k] = (uniform >= rate) / (1 - rate)
+        return factors.to(self.device)
 
 
 def _another_seed(seed: int, use: int) -> int:

@@ -19,7 +19,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ipcae_sklearn import _parameters
-from ipcae_sklearn._data import as_in_memory, column_statistics, is_memory_mapped
+from ipcae_sklearn._data import (
+    as_in_memory,
+    column_statistics,
+    is_memory_mapped,
+    resolve_device,
+)
 from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import (
     CAESelector,
@@ -29,9 +34,9 @@ from ipcae_sklearn._selectors import (
 from ipcae_sklearn._warnings import warn
 
 # The arrays of (k, p) float32 values that a run needs, about, and how many bytes of
-# them are worked on at once: a bound of memory.
+# them are worked on at once, by type of device: a bound of memory.
 _ARRAYS = 8
-_GROUP_BYTES = 2**25
+_GROUP_BYTES = {"cpu": 2**25, "cuda": 2**30}
 
 
 class _OfTheRefitted:
@@ -350,15 +355,16 @@ def _sizes(ks, X) -> list[int]:
 
 
 def _group_cases(sizes, trains, search) -> list[_Group]:
-    """Groups of cases alike in k and in whether rows are held out, the largest k first.
+    """Groups of cases alike in whether rows are held out, the largest k first.
 
-    They depend on the data, ``ks`` and the folds alone, and so do the results,
-    however many groups are trained at once. Different k are not mixed: the spare rows
-    of the smaller would cost more than is gained. Columns that are constant in the
-    training rows of any fold are used in none.
+    They depend on the data, ``ks``, the folds and the type of device alone, and so do
+    the results, however many groups are trained at once. Different k are mixed on a GPU
+    only: elsewhere the spare rows of the smaller would cost more than is gained.
+    Columns that are constant in the training rows of any fold are used in none.
     """
     X, _, task, weights = search.data
     selector = search.selector
+    device = resolve_device(selector.device).type
     owns = [_weights_in(train, X.shape[0], weights) for train in trains]
     std = np.min([column_statistics(X, own).std for own in owns], axis=0)
     alike: dict[tuple, _Group] = {}
@@ -366,16 +372,20 @@ def _group_cases(sizes, trains, search) -> list[_Group]:
         holds_out = selector._resolve_fraction(np.count_nonzero(own)) > 0
         for k in dict.fromkeys(sizes):
             group = _Group([], columns_in_use(std, k))
-            alike.setdefault((k, holds_out), group).cases.append((k, j))
-    fewest = 2 if len(alike) == 1 else 1  # for two processors to have work
+            mixed = device == "cuda" and k < len(group.columns)
+            key = -1 if mixed else k, holds_out
+            alike.setdefault(key, group).cases.append((k, j))
+    # For two processors to have work.
+    fewest = 2 if len(alike) == 1 and device == "cpu" else 1
     groups = []
-    for (k, *_), group in sorted(alike.items(), reverse=True):
-        n_rows = selector.n_init * selector._n_rows(k, len(group.columns), task)
-        n_bytes = len(group.cases) * _ARRAYS * 4 * n_rows * len(group.columns)
-        n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES))
+    for group in alike.values():
+        largest, n_columns = max(k for k, _ in group.cases), len(group.columns)
+        n_rows = selector.n_init * selector._n_rows(largest, n_columns, task)
+        n_bytes = len(group.cases) * _ARRAYS * 4 * n_rows * n_columns
+        n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES[device]))
         parts = [group.cases[start::n_parts] for start in range(n_parts)]
         groups += [_Group(part, group.columns) for part in parts if part]
-    return groups
+    return sorted(groups, key=lambda group: max(group.cases), reverse=True)
 
 
 def _weights_in(rows, n, weights) -> np.ndarray:

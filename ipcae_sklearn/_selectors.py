@@ -600,10 +600,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
-                start = [
-                    adviser.complete(i, columns, n_rows[i])
-                    for i, columns in enumerate(adviser.fallbacks)
-                ]
+                start = adviser.complete(adviser.fallbacks[0], n_rows)
             return train(
                 self._make_model(problem, runs, n_rows, start).to(device),
                 runs.batches(rows, problem.decoder_target, batch),

@@ -46,6 +46,7 @@ from ipcae_sklearn._local_search import (
     local_search,
     local_search_in_folds,
     stand_ins,
+    with_replaced,
 )
 from ipcae_sklearn._noise import InputMasks, selector_noise
 
@@ -429,17 +430,11 @@ def _distinct(model, batches, loss, options, adviser, seeds):
     """The columns that the rows prefer and, for rows that share one, others."""
     logits = model.logits().detach()
     claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
+    columns, kept = zip(*claims, strict=True)
     if adviser.asks_decoder and not batches.has_validation:
-        columns, kept = zip(*claims, strict=True)
         own = model, batches, loss, options
         return stand_ins(*own, columns, kept, adviser, seeds)
-    found = []
-    for i, (columns, kept) in enumerate(claims):
-        if not kept.all():
-            own = columns[kept]
-            columns[~kept] = adviser.complete(i, own, len(columns))[len(own) :]
-        found.append(columns)
-    return found
+    return with_replaced(columns, kept, adviser.complete)
 
 
 def _claims(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:

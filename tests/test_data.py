@@ -27,6 +27,7 @@ from ipcae_sklearn._data import (
     split_rows,
 )
 from ipcae_sklearn._problem import Runs, l4_scale
+from ipcae_sklearn._regression import gram_matrix
 from ipcae_sklearn.datasets import make_blocks, make_linear
 
 CPU = torch.device("cpu")
@@ -548,7 +549,7 @@ def batches_of(form, tmp_path, target, batch_size, **weights):
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
 def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(_data, "_SELECTED_BYTES", 4 * 40 * 6 - (not kept))
+    monkeypatch.setitem(_data._SELECTED_BYTES, "cpu", 4 * 40 * 6 - (not kept))
     columns = torch.tensor([[4, 0, 2], [1, 4, 4]])
     for target in (torch.arange(40), None):
         _, batches = batches_of(form, tmp_path, target, 7)
@@ -759,7 +760,7 @@ def complete_columns(X, target, columns, k, weights=None):
     rows = Rows(X, np.arange(X.shape[1]), statistics.mean, scale, CPU)
     nothing = np.arange(0)
     runs = Runs([k], [0], 0, np.arange(len(X)), nothing, weights)
-    return GreedyAdviser(rows, target, runs).complete(0, columns, k)
+    return GreedyAdviser(rows, target, runs).complete([columns], [k])[0]
 
 
 @pytest.fixture
@@ -959,12 +960,12 @@ def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatc
     seen = []
     monkeypatch.setattr(
         _advice,
-        "greedy_columns",
-        lambda X, k, **options: seen.append(X.copy()) or np.arange(k),
+        "gram_matrix",
+        lambda X, share: seen.append(X[0].numpy()) or gram_matrix(X, share),
     )
     rows = Rows(X, np.arange(3), X.mean(0), np.full(3, X.std()), CPU)
     runs = Runs([1], [0], 0, np.arange(500), np.arange(0), None)
-    GreedyAdviser(rows, encode_values(X[:, 1] + X[:, 2]), runs).complete(0, (), 1)
+    GreedyAdviser(rows, encode_values(X[:, 1] + X[:, 2]), runs).complete([()], [1])
     furthest = np.abs(seen[0]).max(axis=0) * X.std() / X.std(axis=0)
     assert_allclose(furthest, 3, rtol=1e-3)
 

@@ -8,11 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ipcae_sklearn import _greedy
-from ipcae_sklearn._greedy import (
-    greedy_columns,
-    reconstruction_residual,
-    roughly_greedy_columns,
-)
+from ipcae_sklearn._greedy import greedy_columns, reconstruction_residual
 
 SHAPES = [(60, 12), (14, 30), (20, 20)]  # more rows, more columns, square
 
@@ -419,66 +415,3 @@ def test_a_frame_of_numbers_and_booleans_is_taken_as_numbers():
     frame["d"] = "x"
     with pytest.raises(ValueError, match="X must hold real numbers, but column 3"):
         greedy_columns(frame, 2)
-
-
-def rough_options(target, sample_weight=None, column_weight=None, start=()):
-    return {
-        "target": target,
-        "sample_weight": sample_weight,
-        "column_weight": column_weight,
-        "start": start,
-    }
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("n_start", [0, 3])
-def test_roughly_greedy_columns_are_the_greedy_ones(weighted, n_start):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 5)) @ rng.normal(size=(5, 30)) + rng.normal(
-        size=(200, 30)
-    )
-    options = rough_options(
-        X[:, ::7] @ rng.normal(size=(5, 8)) + rng.normal(size=(200, 8)),
-        rng.integers(0, 3, 200).astype(float) if weighted else None,
-        rng.uniform(size=30) if weighted else None,
-        np.arange(n_start),
-    )
-    found = roughly_greedy_columns(X.astype(np.float32), 12, **options)
-    assert (
-        found.tolist() == greedy_columns(X.astype(np.float32), 12, **options).tolist()
-    )
-
-
-def test_roughly_greedy_columns_do_not_depend_on_units():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 12))
-    Y = X[:, [3]] + 0.1 * rng.normal(size=(200, 1))
-    options = rough_options(Y)
-    for unit in (1e-6, 1, 1e6):
-        scaled = X * np.where(np.arange(12) == 3, unit, 1)
-        found = roughly_greedy_columns(scaled, 3, **options)
-        assert found.tolist() == greedy_columns(scaled, 3, **options).tolist()
-
-
-def test_few_rows_of_many_columns_make_no_gram_matrix(monkeypatch):
-    monkeypatch.delattr(_greedy, "cholesky")
-    X = np.random.default_rng(0).normal(size=(20, 40))
-    options = rough_options(X[:, [7]])
-    assert roughly_greedy_columns(X, 2, **options)[0] == 7
-
-
-def test_roughly_greedy_columns_are_distinct_where_columns_are_copies_or_constant():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 50, 2))
-    X = np.hstack([a, a, np.zeros((50, 2)), b]).astype(np.float32)
-    options = rough_options(a + b, start=np.array([0]))
-    found = roughly_greedy_columns(X, 8, **options)
-    assert sorted(found) == list(range(8))
-    assert {*found[:4]} in ({0, 1, 6, 7}, {0, 3, 6, 7})
-    everything_constant = np.zeros((5, 3), dtype=np.float32)
-    options = rough_options(np.zeros((5, 1)))
-    assert sorted(roughly_greedy_columns(everything_constant, 3, **options)) == [
-        0,
-        1,
-        2,
-    ]

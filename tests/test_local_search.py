@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ipcae_sklearn import _local_search
+from ipcae_sklearn import _advice, _local_search
 from ipcae_sklearn._advice import GreedyAdviser, _alike_directions, _explained
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
 from ipcae_sklearn._decoding import (
@@ -142,6 +142,12 @@ def test_a_run_is_the_same_alone_and_in_company():
     assert all(len(set(own)) == 3 for own in together)
 
 
+def met(case, columns, k, needs, by):
+    """What columns a run gets by itself for some needs (n, h)."""
+    needs = torch.from_numpy(needs).unsqueeze(0)
+    return case.adviser.meet([columns], [k], needs, by=by)[0]
+
+
 class Watched:
     """An adviser that answers as another one does, and what it was asked."""
 
@@ -152,14 +158,17 @@ class Watched:
         self.asks_decoder = adviser.asks_decoder
         self.rows = adviser.rows
 
-    def alternatives(self, i, columns):
-        return self.found
+    def alternatives(self, columns):
+        return [[own] * len(columns) for own in self.found]
 
-    def meet(self, i, columns, k, needs, *, by):
-        answer = self.adviser.meet(i, columns, k, needs, by=by)
-        self.asked.append((i, by, columns.tolist(), needs))
-        self.answers.append((i, by, answer.tolist()))
-        return answer
+    def meet(self, columns, k, needs, *, by):
+        answers = self.adviser.meet(columns, k, needs, by=by)
+        every = zip(columns, k, needs, answers, strict=True)
+        for i, (own, n, wanted, answer) in enumerate(every):
+            if len(own) < n:
+                self.asked.append((i, by, own.tolist(), wanted))
+                self.answers.append((i, by, answer.tolist()))
+        return answers
 
 
 def watched_search(*columns, n_runs=1, alternatives=(), **options):
@@ -238,7 +247,7 @@ def test_rows_that_a_run_may_not_see_do_not_count():
     weights[:, 400:] = 0
     weights /= weights[:, 100:].mean()
     case = Case(X, y, 3, weights=weights)
-    assert case.adviser.rows(0).max() < 400
+    assert case.adviser.rows()[0].max() < 400
     assert set(case.search([0, 5, 9])[0]) == {0, 1, 2}
 
 
@@ -268,7 +277,7 @@ def test_few_rows_are_judged_in_folds():
     assert set(found) == {0, 2}
     folds, n_folds = folds_of(case.batches, FOLDS, 1)
     own, start = case.adviser.in_folds(n_folds, folds), np.array([5, 7])
-    tried_in = [own.alternatives(i, start)[0] for i in range(n_folds)]
+    (tried_in,) = own.alternatives([start] * n_folds)
     table = padded(tried_in, case.model, n_folds)
     expected = tuning_length(case.model, folds, n_folds, case.loss, FOLDS, table)
     assert_array_equal(length.n_epochs, expected.n_epochs)
@@ -304,11 +313,11 @@ def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
     weights = np.random.default_rng(1).uniform(0.5, 1.5, (2, 60)) if weighted else None
     case = Case(X, X[:, 0] + X[:, 1], 3, 2, held_out=0, weights=weights)
     case.adviser.n_swap_passes = 3
-    case.adviser.fallbacks = [case.adviser.complete(i, (), 3, 3) for i in range(2)]
+    case.adviser.find_fallbacks()
     folds, n_folds = case.batches.in_folds(5, 2)
     adviser = case.adviser.in_folds(n_folds, folds)
     columns = np.array([7, 8, 9])
-    found = [adviser.alternatives(i, columns) for i in range(10)]
+    found = list(zip(*adviser.alternatives([columns] * 10), strict=True))
     for i, own in enumerate(found):
         trained = np.flatnonzero(folds.training.weights[i].numpy())
         assert len(trained) == 48
@@ -318,8 +327,8 @@ def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
         alone = Case(X, X[:, 0] + X[:, 1], 3, held_out=0, weights=part)
         alone.adviser.n_swap_passes = 3
         # Scaled by all rows, as the columns are, whatever the fold.
-        assert set(own[1]) == set(alone.adviser.alternatives(0, columns)[0])
-        assert set(own[0]) == set(alone.adviser.complete(0, (), 3, 3))
+        assert set(own[1]) == set(alone.adviser.alternatives([columns])[0][0])
+        assert set(own[0]) == set(alone.adviser.complete([[]], [3], 3)[0])
     assert len({tuple(sorted(own[1])) for own in found}) > 1  # folds differ
 
 
@@ -332,7 +341,7 @@ def test_noise_that_fits_all_rows_is_not_taken():
     case = Case(X, y, 4, held_out=0)
     case.adviser.n_swap_passes = 3
     start = np.array([0, 1, 2, 3])
-    assert set(case.adviser.alternatives(0, start)[0]) != set(start)
+    assert set(case.adviser.alternatives([start])[0][0]) != set(start)
     (found,), _ = in_folds(case, start)
     assert found.tolist() == start.tolist()
 
@@ -354,8 +363,8 @@ def test_of_several_trials_the_best_is_taken(monkeypatch):
         return TuningLength(np.array([7]), own[:, None])
 
     class Two:
-        def alternatives(self, i, columns):
-            return [np.array([2, 3]), np.array([4, 5])]
+        def alternatives(self, columns):
+            return [[np.array(own)] * len(columns) for own in ([2, 3], [4, 5])]
 
         def in_folds(self, n_folds, folds):
             return self
@@ -402,6 +411,13 @@ def test_clearly_worse_is_by_more_than_a_standard_error():
     assert _is_clearly_worse(more, reference).tolist() == [True, False, False]
 
 
+def explained(X, Y, weights=None):
+    """What of each column of one run is explained, (p,)."""
+    weights = np.ones(len(X)) if weights is None else weights
+    own = (torch.from_numpy(A).unsqueeze(0) for A in (X, Y, weights))
+    return _explained(*own)[0].numpy()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_columns_have_to_be_explained_as_far_as_the_target_explains_them(weighted):
     rng = np.random.default_rng(0)
@@ -415,15 +431,15 @@ def test_columns_have_to_be_explained_as_far_as_the_target_explains_them(weighte
     expected = 1 - np.sum(left**2, 0) / np.sum(centred[1] ** 2, 0)
     twice = np.hstack([Y, Y[:, :1] + 5])  # whose last column adds nothing
     for Z in (Y, twice):
-        assert_allclose(_explained(X, Z, weights), expected, rtol=1e-6)
+        assert_allclose(explained(X, Z, weights), expected, rtol=1e-6)
 
 
 def test_constant_columns_are_not_explained_and_explain_nothing():
     X, Y = np.random.default_rng(0).normal(size=(2, 50, 3))
     X[:, 1] = Y[:, 1] = 1
-    explained = _explained(X, Y, None)
-    assert explained[1] == 0 and (explained[[0, 2]] > 0).all()
-    assert_array_equal(_explained(X, np.ones((50, 2)), None), np.ones(3))
+    shares = explained(X, Y)
+    assert shares[1] == 0 and (shares[[0, 2]] > 0).all()
+    assert_array_equal(explained(X, np.ones((50, 2))), np.ones(3))
 
 
 def test_columns_that_tell_nothing_need_not_be_explained():
@@ -434,7 +450,7 @@ def test_columns_that_tell_nothing_need_not_be_explained():
     X = np.hstack([*[useless] * 8, *[useful] * 4, other])
     X = X + 0.3 * rng.normal(size=X.shape)
     case = Case(X, (useful + other)[:, 0], 3, held_out=0)
-    found = case.adviser.complete(0, (), 3)
+    (found,) = case.adviser.complete([[]], [3])
     assert {*found} - {12} < set(range(8, 12))
 
 
@@ -475,20 +491,20 @@ def test_in_company_a_copy_is_worth_nothing():
     X, y = product()
     X[:, 4] = X[:, 0]
     case = Case(X, y, 3)
-    needs = np.column_stack([3 * X[:, 0], X[:, 6]])[case.adviser.rows(0)]
+    needs = np.column_stack([3 * X[:, 0], X[:, 6]])[case.adviser.rows()[0]]
     start = np.array([0])
-    assert case.adviser.meet(0, start, 2, needs, by="company").tolist() == [0, 6]
-    assert case.adviser.meet(0, start, 2, needs, by="share").tolist() == [0, 4]
+    assert met(case, start, 2, needs, by="company").tolist() == [0, 6]
+    assert met(case, start, 2, needs, by="share").tolist() == [0, 4]
 
 
 def test_what_the_needs_have_least_of_counts_by_kinship_alone():
     X, y = product()
     case = Case(X, y, 3)
     noise = 2 * np.random.default_rng(1).normal(size=len(X))
-    needs = np.column_stack([3 * (X[:, 4] + noise), X[:, 6]])[case.adviser.rows(0)]
+    needs = np.column_stack([3 * (X[:, 4] + noise), X[:, 6]])[case.adviser.rows()[0]]
     start = np.array([0])
-    assert case.adviser.meet(0, start, 3, needs, by="share").tolist() == [0, 4, 6]
-    assert case.adviser.meet(0, start, 3, needs, by="kinship").tolist() == [0, 6, 4]
+    assert met(case, start, 3, needs, by="share").tolist() == [0, 4, 6]
+    assert met(case, start, 3, needs, by="kinship").tolist() == [0, 6, 4]
 
 
 def kin(weights=None, n=700, p=12, n_needs=3):
@@ -511,7 +527,7 @@ def test_by_kinship_a_column_is_worth_what_a_regression_on_the_needs_explains(we
     weights = np.where(np.arange(700) % 10, 0.5, 5.5) if weighted else None
     case, needs, R2 = kin(weights)
     start = np.argsort(-R2)[-1:]
-    found = case.adviser.meet(0, start, len(R2), needs, by="kinship")
+    found = met(case, start, len(R2), needs, by="kinship")
     assert found[1:].tolist() == np.argsort(-R2)[:-1].tolist()
 
 
@@ -520,7 +536,8 @@ def test_directions_that_count_alike_are_orthonormal(weighted):
     random = np.random.default_rng(0)
     needs = random.normal(size=(200, 60)) * np.geomspace(1, 20, 60)
     weights = random.uniform(0, 9, size=200) if weighted else np.ones(200)
-    found = _alike_directions(needs, weights if weighted else None, 8)
+    own = (torch.from_numpy(A).unsqueeze(0) for A in (needs, weights))
+    found = _alike_directions(*own, [8])[0].numpy()
     assert_allclose(found.T @ (weights[:, None] * found), np.eye(8), atol=1e-10)
     # They are the longest of all, by another decomposition.
     longest = np.linalg.svd(np.sqrt(weights)[:, None] * needs, full_matrices=False)
@@ -534,16 +551,16 @@ def test_few_rows_are_not_explained_by_many_directions():
     case = Case(X, X[:, 0], 3, held_out=12)
     telling = 5 * (X[:, 4] + random.normal(size=60))
     needs = np.column_stack([telling, random.normal(size=(60, 40))])
-    needs = needs[case.adviser.rows(0)]
-    found = case.adviser.meet(0, np.array([7]), 2, needs, by="kinship")
+    needs = needs[case.adviser.rows()[0]]
+    found = met(case, np.array([7]), 2, needs, by="kinship")
     assert found.tolist() == [7, 4]
 
 
 def test_rounding_is_no_direction():
     X, y = product()
     case = Case(X, y, 3)
-    needs = np.column_stack([X[:, 1], X[:, 1] + 1e-6 * X[:, 9]])[case.adviser.rows(0)]
-    found = case.adviser.meet(0, np.array([7]), 3, needs, by="kinship").tolist()
+    needs = np.column_stack([X[:, 1], X[:, 1] + 1e-6 * X[:, 9]])[case.adviser.rows()[0]]
+    found = met(case, np.array([7]), 3, needs, by="kinship").tolist()
     assert found[:2] == [7, 1]
     assert found[2] != 9
 
@@ -553,13 +570,53 @@ def test_needs_that_say_the_same_or_nothing(by):
     X, y = product()
     case = Case(X, y, 3)
     start = np.array([7])
-    once = X[case.adviser.rows(0)][:, [1]]
-    found = case.adviser.meet(0, start, 2, once * np.ones(5), by=by)
+    once = X[case.adviser.rows()[0]][:, [1]]
+    found = met(case, start, 2, once * np.ones(5), by=by)
     assert found.tolist() == [7, 1]
     for k in (2, 5):
-        found = case.adviser.meet(0, start, k, 0 * once, by=by)
+        found = met(case, start, k, 0 * once, by=by)
         assert found[0] == 7
         assert len(set(found)) == k
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_regressions_of_several_runs_at_once_are_those_of_each(few):
+    """As on a GPU; runs may see rows of their own, and some see fewer."""
+    X, y = product(n=300, p=20)
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, (3, 300))
+    weights[0, :50] = weights[1, 50:100] = weights[2, 100:170] = 0
+    case = Case(X, y, 4, 3, held_out=0 if few else 60, weights=weights)
+    rows = case.adviser.rows()
+    needs = torch.from_numpy(
+        X[rows][..., 3:11] + 3 * X[rows][..., :1] * X[rows][..., 1:9]
+    )
+    start = [np.array(own) for own in ([0, 5], [7], [1, 2, 3, 4])]
+    nothing = [np.array([], dtype=int)] * 3
+
+    def answers():
+        yield case.adviser.complete(start, [4, 4, 4])
+        yield case.adviser.complete(nothing, [4, 3, 2], 3)
+        for by in ("company", "share", "kinship"):
+            yield case.adviser.meet(start, [4, 4, 4], needs, by=by)
+
+    one_by_one = list(answers())
+    case.adviser.together = True
+    case.adviser._remembered.clear()
+    for together, alone in zip(answers(), one_by_one, strict=True):
+        assert [own.tolist() for own in together] == [own.tolist() for own in alone]
+    assert len({tuple(own) for own in one_by_one[1]}) > 1
+
+
+def test_many_columns_are_screened_for_each_run_by_itself(monkeypatch):
+    monkeypatch.setattr(_advice, "_GREEDY_VALUES", 400)
+    X, y = product(n=300, p=60)
+    case = Case(X, y, 3, 2)
+    alone = case.adviser.complete([np.array([5]), np.array([59])], [3, 3])
+    case.adviser.together = True
+    together = case.adviser.complete([np.array([5]), np.array([59])], [3, 3])
+    assert [own.tolist() for own in together] == [own.tolist() for own in alone]
+    assert [own[0] for own in alone] == [5, 59]
+    assert {0, 2} <= {*alone[0]}
 
 
 def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
@@ -576,7 +633,7 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
     first = case.model.decoder.layers[0](selected) + batch[:, 4, None] * weight
     loss = squared_error(case.model.decoder.layers[1:](first), target).sum()
     (expected,) = torch.autograd.grad(loss, weight)
-    assert_allclose(batch[:, 4].numpy() @ needs[0], expected, rtol=1e-4, atol=1e-5)
+    assert_allclose(batch[:, 4] @ needs[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_columns_missed_least_are_given_up():

@@ -15,7 +15,13 @@ from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ipcae_sklearn import CAESelector, CAESelectorCV, IPCAESelector, IPCAESelectorCV
+from ipcae_sklearn import (
+    CAESelector,
+    CAESelectorCV,
+    IPCAESelector,
+    IPCAESelectorCV,
+    _search,
+)
 from ipcae_sklearn._data import is_memory_mapped
 from ipcae_sklearn._search import _GROUP_BYTES, _group_cases, _Search
 from ipcae_sklearn.datasets import make_blocks, make_linear
@@ -242,7 +248,7 @@ def test_groups_hold_every_case_once_and_are_bounded():
     for group in groups:
         assert len({k for k, _ in group.cases}) == 1
     of_20 = [len(g.cases) for g in groups if g.cases[0][0] == 20]
-    assert 8 * 4 * 10_000 * 20 * max(of_20) <= _GROUP_BYTES
+    assert 8 * 4 * 10_000 * 20 * max(of_20) <= _GROUP_BYTES["cpu"]
     assert [len(g.cases) for g in groups if g.cases[0][0] == 10_000] == [1] * 5
     restarts = groups_of((10, 20, 10_000), X, trains, n_init=3)
     assert max(len(g.cases) for g in restarts) < max(len(g.cases) for g in groups)
@@ -254,6 +260,20 @@ def test_two_processors_have_work_where_there_are_two_cases():
     assert len(groups_of((2,), X, trains)) == 2
     assert len(groups_of((2, 3), X, trains)) == 2
     assert len(groups_of((2,), X, trains[:1])) == 1
+
+
+def test_on_a_gpu_runs_of_all_k_are_trained_together(monkeypatch):
+    monkeypatch.setattr(_search, "resolve_device", lambda device: torch.device("cuda"))
+    X = np.random.default_rng(0).normal(size=(20, 6))
+    trains = [train for train, _ in KFold(5).split(X)]
+    everything, others = groups_of((2, 4, 6), X, trains)
+    assert {k for k, _ in everything.cases} == {6}  # there is nothing to search for
+    assert sorted(others.cases) == [(k, j) for k in (2, 4) for j in range(5)]
+    wide = np.random.default_rng(0).normal(size=(20, 200_000))
+    groups = groups_of((2, 40), wide, trains)
+    n_largest = max(len(group.cases) for group in groups)
+    assert 1 < len(groups) < 10
+    assert 8 * 4 * 200_000 * 40 * n_largest <= _GROUP_BYTES["cuda"]
 
 
 def test_a_column_that_is_constant_in_a_fold_is_used_in_none():

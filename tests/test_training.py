@@ -888,14 +888,19 @@ class SomeAdviser:
         self.found = alternatives
         self.asked = []
 
-    def complete(self, i, columns, k):
-        self.asked.append((i, columns.tolist(), k))
+    def complete(self, columns, k):
+        own = zip(range(len(k)), columns, k, strict=True)
+        return [self._completed(*of_run) for of_run in own]
+
+    def _completed(self, i, columns, k):
+        if len(columns) < k:
+            self.asked.append((i, columns.tolist(), k))
         rest = [j for j in sorted(PLANTED) if j not in columns]
         return np.array([*columns, *rest])[:k]
 
-    def alternatives(self, i, columns):
-        self.asked.append((i, columns.tolist()))
-        return [np.array(columns) for columns in self.found]
+    def alternatives(self, columns):
+        self.asked += [(i, own.tolist()) for i, own in enumerate(columns)]
+        return [[np.array(own)] * len(columns) for own in self.found]
 
 
 def test_shared_columns_are_completed_before_the_tuning():

@@ -1,0 +1,160 @@
+"""Greedy columns from scalar products, against those of the public function."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_digits
+
+from ipcae_sklearn import greedy_columns
+from ipcae_sklearn._regression import (
+    _Residual,
+    gram_matrix,
+    greedy_from_products,
+    products_with,
+)
+
+
+def some_data(n=200, p=30, m=8, seed=0):
+    """Columns that have much in common, and a target that has it, too."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 5)) @ rng.normal(size=(5, p)) + rng.normal(size=(n, p))
+    Y = X[:, ::7] @ rng.normal(size=(len(X[0, ::7]), m)) + rng.normal(size=(n, m))
+    return X.astype(np.float32), Y
+
+
+def products_of(X, Y=None, weights=None):
+    """Of one run: its Gram matrix and its products, each with a first axis of 1."""
+    share = np.ones(len(X)) if weights is None else weights
+    share = torch.from_numpy(share / share.sum())[None, :, None]
+    X = torch.from_numpy(X)[None]
+    Y = X[..., :0].double() if Y is None else torch.from_numpy(Y)[None]
+    return gram_matrix(X, share), products_with(X, Y, share)
+
+
+def roughly_greedy(X, k, Y=None, weights=None, column_weight=None, start=(), **options):
+    if column_weight is not None:
+        options["column_weight"] = torch.from_numpy(column_weight)[None]
+    products = products_of(X, Y, weights)
+    return greedy_from_products(*products, [k], [start], **options)[0].tolist()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_start", [0, 3])
+@pytest.mark.parametrize("n_swap_passes", [0, 3])
+@pytest.mark.parametrize("with_target", [False, True])
+def test_they_are_the_greedy_columns(weighted, n_start, n_swap_passes, with_target):
+    X, Y = some_data()
+    rng = np.random.default_rng(1)
+    weights = rng.integers(0, 3, 200).astype(float) if weighted else None
+    column_weight = rng.uniform(size=30) if weighted else None
+    start = np.arange(n_start)
+    expected = greedy_columns(
+        X,
+        12,
+        target=Y if with_target else None,
+        sample_weight=weights,
+        column_weight=column_weight,
+        start=start,
+        n_swap_passes=n_swap_passes,
+    )
+    found = roughly_greedy(
+        X,
+        12,
+        Y if with_target else None,
+        weights,
+        column_weight,
+        start,
+        n_swap_passes=n_swap_passes,
+    )
+    assert found == expected.tolist()
+
+
+def test_they_are_the_greedy_columns_of_images():
+    X, y = load_digits(return_X_y=True)
+    X, Y = X.astype(np.float32), np.eye(10)[y]
+    expected = greedy_columns(X, 20, target=Y, n_swap_passes=3)
+    assert roughly_greedy(X, 20, Y, n_swap_passes=3) == expected.tolist()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_units_do_not_matter(unit):
+    X, Y = np.random.default_rng(0).normal(size=(2, 200, 12))
+    Y = X[:, [3]] + 0.1 * Y[:, :1]
+    X[:, 3] *= unit
+    X = X.astype(np.float32)
+    expected = greedy_columns(X, 3, target=Y, n_swap_passes=2)
+    assert roughly_greedy(X, 3, Y, n_swap_passes=2) == expected.tolist()
+
+
+@pytest.mark.parametrize("n_swap_passes", [0, 2])
+def test_copies_and_constant_columns_come_last(n_swap_passes):
+    a, b = np.random.default_rng(0).normal(size=(2, 50, 2))
+    X = np.hstack([a, a, np.zeros((50, 2)), b]).astype(np.float32)
+    found = roughly_greedy(X, 8, a + b, start=[0], n_swap_passes=n_swap_passes)
+    assert sorted(found) == list(range(8))
+    assert {*found[:4]} in ({0, 1, 6, 7}, {0, 3, 6, 7})
+    assert {*found[-2:]} == {4, 5}
+    nothing = np.zeros((5, 3), dtype=np.float32)
+    found = roughly_greedy(nothing, 3, np.zeros((5, 1)), n_swap_passes=n_swap_passes)
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_few_rows_may_span_all_columns():
+    X, Y = some_data(n=20, p=40, m=2)
+    found = roughly_greedy(X, 30, Y, n_swap_passes=2)
+    assert len(set(found)) == 30
+
+
+def test_runs_are_the_same_alone_and_in_company():
+    k, start = [12, 3, 7, 5], [[1, 2], [], [29], []]
+    data = [some_data(seed=seed) for seed in range(3)]
+    constant = np.zeros((200, 30), dtype=np.float32), data[0][1]
+    products = [products_of(*own) for own in [*data, constant]]
+    gram, others = (torch.cat(own) for own in zip(*products, strict=True))
+    together = greedy_from_products(gram, others, k, start, n_swap_passes=2)
+    for i in range(4):
+        own = [k[i]], [start[i]]
+        (alone,) = greedy_from_products(*products[i], *own, n_swap_passes=2)
+        assert alone.tolist() == together[i].tolist()
+        assert len(set(alone)) == k[i]
+
+
+def test_swaps_explain_more():
+    X, Y = some_data(p=60)
+
+    def unexplained(columns):
+        own, T = X[:, columns].astype(float), np.hstack([Y, X])
+        own, T = own - own.mean(0), T - T.mean(0)
+        T[:, :8] /= np.linalg.norm(T[:, :8])
+        T[:, 8:] /= np.linalg.norm(T[:, 8:])
+        return np.sum((T - own @ np.linalg.lstsq(own, T, rcond=None)[0]) ** 2)
+
+    start = [7, 8, 9, 10]
+    swapped = roughly_greedy(X, 4, Y, start=start, n_swap_passes=3)
+    assert unexplained(swapped) < 0.9 * unexplained(start)
+
+
+def test_what_is_left_is_followed_through_every_step():
+    X, Y = some_data()
+    residual = _Residual(*products_of(X, Y), None)
+    every = torch.tensor([True])
+    for j in (3, 17, 5):
+        residual.add(torch.tensor([j]), every)
+    followed = residual.left.clone(), residual.explained.clone()
+    own = torch.tensor([[3, 17, 5]])
+    residual.explain_by(own, residual.inverse(own, torch.ones_like(own) > 0))
+    for value, expected in zip(
+        followed, (residual.left, residual.explained), strict=True
+    ):
+        assert_allclose(value, expected, atol=1e-12)
+
+
+def test_products_are_weighted_and_centred():
+    X, Y = some_data(n=3000, p=4, m=2)  # more rows than are read at once
+    weights = np.random.default_rng(0).uniform(size=3000)
+    gram, products = products_of(X + 1, Y, weights)
+    expected = np.cov(X.T, Y.T, aweights=weights, ddof=0)
+    assert_allclose(gram[0], expected[:4, :4], rtol=1e-5)
+    total = np.sqrt(np.trace(expected[4:, 4:]))
+    assert_allclose(products[0], expected[4:, :4] / total, rtol=1e-4, atol=1e-6)

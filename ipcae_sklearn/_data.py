@@ -342,19 +342,26 @@ class _Selected:
 
     def take(self, index: Tensor) -> Tensor:
         """Values (r, b, k) of the rows of the given numbers, (b,) or (r, b)."""
-        if self.kept is None:
+        kept = self.kept
+        if kept is None:
             self.n_taken += index.shape[-1]
-            n_bytes = 4 * self.n_rows * self.columns.numel()
-            most = _SELECTED_BYTES[index.device.type]
-            if self.n_taken <= self.n_rows or n_bytes > most:
-                return self._read(index)
-            self.kept = self._read_all(index.device)
+            if self.n_taken > self.n_rows:
+                kept = self.keep(index.device)
+        if kept is None:
+            return self._read(index)
         if index.dim() == 1:
-            return self.kept.index_select(1, index)
+            return kept.index_select(1, index)
         r, k = self.columns.shape
         first = self.n_rows * torch.arange(r, device=index.device)
         places = (first.unsqueeze(-1) + index).flatten()
-        return self.kept.view(-1, k).index_select(0, places).view(r, -1, k)
+        return kept.view(-1, k).index_select(0, places).view(r, -1, k)
+
+    def keep(self, device) -> Tensor | None:
+        """All values (r, n, k) from now on, unless they take too much memory."""
+        n_bytes = 4 * self.n_rows * self.columns.numel()
+        if self.kept is None and n_bytes <= _SELECTED_BYTES[device.type]:
+            self.kept = self._read_all(device)
+        return self.kept
 
     def _read_all(self, device) -> Tensor:
         r, k = self.columns.shape
@@ -509,6 +516,8 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.n_train_batches = -(-len(train_index) // batch_size)
+        # A GPU has read a batch before it could be asked for.
+        self.by_epoch = rows.device.type == "cuda" and target is not None
         self.has_validation = len(validation_index) > 0
 
     def repeated(self, times: int) -> TrainingBatches:
@@ -599,8 +608,20 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
         split = self.training.split_by_run if self._by_run else self.training.split
-        for part in split(order, self.n_train_batches, self.source.device):
-            yield self._batch(part)
+        parts = split(order, self.n_train_batches, self.source.device)
+        selected = self.selected if self.by_epoch and self._by_run else None
+        if selected and selected.keep(self.source.device) is not None:
+            yield from self._batches(list(parts))
+        else:
+            yield from map(self._batch, parts)
+
+    def _batches(self, parts: list[_Part]) -> Iterator[tuple]:
+        """The batches of all parts, which are read at once."""
+        n_rows = [len(part) for part in parts]
+        index = torch.cat([part.index for part in parts], -1)
+        X, target, _ = self._batch(_Part(index, None))
+        own = X.split(n_rows, 1), target.split(n_rows, index.dim() - 1)
+        yield from zip(*own, (part.weights for part in parts), strict=True)
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""

@@ -377,12 +377,15 @@ def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarr
     """Loss (r, k) added when a selected column is replaced by its mean, which is 0."""
     selected, target, weights = batches.select(padded(columns, model)).sample()
     model.eval()
-    losses = []
-    for j in range(selected.shape[-1]):
-        without = selected.clone()
-        without[..., j] = 0
-        losses.append(_mean(loss(model(without), target), weights))
-    reference = _mean(loss(model(selected), target), weights)
+
+    def loss_with(factors):
+        return _mean(loss(model(selected * factors), target), weights)
+
+    loss_with = replayed(loss_with, selected.device, model.decoder.recordable)
+    n_columns = selected.shape[-1]
+    every = selected.new_ones(n_columns + 1, n_columns)
+    every[:-1].fill_diagonal_(0)
+    *losses, reference = map(loss_with, every)
     model.train()
     return (torch.stack(losses, -1) - reference.unsqueeze(-1)).cpu().numpy()
 

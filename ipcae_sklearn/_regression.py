@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipcae_sklearn._graphs import replayed
+
 # A column with less than this share of its square left is a combination of the chosen
 # ones up to rounding, and is called dead.
 _DEAD = 1e-11
@@ -158,7 +160,7 @@ class _Residual:
         return explained, self.norms + sign * along.square()
 
     def _move(self, own, sign):
-        self.explained, _ = self._moved(own, sign)
+        self.explained.copy_(self._moved(own, sign)[0])
         along = own[:, : self.square.shape[1]].transpose(1, 2)
         self.left.baddbmm_(own, along, alpha=sign)
 
@@ -213,12 +215,17 @@ def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
     columns = torch.zeros_like(given)
     taken = torch.zeros_like(residual.square, dtype=torch.bool)
     independent = torch.ones_like(in_use[:, 0])
-    for i in range(columns.shape[1]):
+
+    def take(given, active):
         best = _first_best(residual.gains().masked_fill(taken, -torch.inf))
-        j = torch.where(given[:, i] >= 0, given[:, i], best)
-        columns[:, i] = j
+        j = torch.where(given >= 0, given, best)
         taken.scatter_(1, j.unsqueeze(-1), True)
-        independent &= residual.add(j, in_use[:, i]) | ~in_use[:, i]
+        independent.logical_and_(residual.add(j, active) | ~active)
+        return j
+
+    take = replayed(take, in_use.device, recordable=True)
+    for i in range(columns.shape[1]):
+        columns[:, i] = take(given[:, i], in_use[:, i])
     return columns, independent
 
 
@@ -226,18 +233,25 @@ def _swap_pass(residual, columns, in_use) -> None:
     """Replace each column by the best one given the others, in place."""
     inverse = residual.inverse(columns, in_use)
     residual.explain_by(columns, inverse)
-    for i in range(columns.shape[1]):
-        # The direction in which a column differs from all others chosen.
-        scale = inverse[:, i, i].clamp(min=_TINY).rsqrt()
-        direction = (scale.unsqueeze(-1) * inverse[:, :, i]).unsqueeze(-1)
-        own = _columns(residual.all, columns) @ direction
+    own = torch.empty_like(residual.weight)
+
+    def judge(column, scale, active):
+        """The best column in place of one, and whether it is better (2, r)."""
+        # Along the direction in which the one differs from all others chosen.
+        direction = (scale.clamp(min=_TINY).rsqrt() * column).unsqueeze(-1)
+        own.copy_(_columns(residual.all, columns) @ direction)
         gains = residual.gains_without(own)
         gains.scatter_(1, torch.where(in_use, columns, columns[:, :1]), -torch.inf)
         j = _first_best(gains)
         explained = (residual.weight * own.square()).sum((1, 2))
         gain = gains.gather(1, j.unsqueeze(-1)).squeeze(-1)
-        better = in_use[:, i] & (gain > explained + _PROGRESS)
+        return torch.stack([j, active & (gain > explained + _PROGRESS)])
+
+    judge = replayed(judge, in_use.device, recordable=True)
+    for i in range(columns.shape[1]):
+        j, better = judge(inverse[:, :, i], inverse[:, i, i : i + 1], in_use[:, i])
         if better.any():
+            better = better > 0
             columns[:, i] = torch.where(better, j, columns[:, i])
             residual.remove(own, better)
             residual.add(j, better)

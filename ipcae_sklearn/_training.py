@@ -330,7 +330,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
         n_same, last_preferred = np.where(same, n_same + 1, 0), preferred
         distinct = description["unique_fraction"] == 1
         settled = sure & (distinct | (n_same >= patience))
-        selection = cache(partial(_selection, logits, model.k))
+        selection = cache(partial(_selection, logits, model.k, preferred))
         columns = None
         if batches.has_validation:
             every = range(len(model.k))
@@ -573,8 +573,10 @@ def _describe(logits: Tensor, row_mask: Tensor):
     return description, sure, columns
 
 
-def _selection(logits: Tensor, k: Sequence[int], i: int) -> Selection:
+def _selection(logits: Tensor, k: Sequence[int], preferred, i: int) -> Selection:
     """The distinct columns of run i."""
-    log_probability = torch.log_softmax(logits[i, : k[i]], -1)
-    n_unique = len(log_probability.argmax(-1).unique())
-    return Selection(distinct_argmax(log_probability), n_unique)
+    own = preferred[i, : k[i]]
+    n_unique = len(np.unique(own))
+    if n_unique < len(own):
+        own = distinct_argmax(torch.log_softmax(logits[i, : k[i]], -1))
+    return Selection(own, n_unique)

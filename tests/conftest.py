@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from ipcae_sklearn import _functional, _training
+from ipcae_sklearn import _decoding, _functional, _graphs, _regression, _training
 
 
 @pytest.fixture
@@ -35,3 +35,29 @@ def small_parts(monkeypatch):
     """Work through all but the smallest arrays in parts of a few columns or rows."""
     for name, value in (("_LARGE", 20), ("_PART", 16), ("_WIDTH", 3)):
         monkeypatch.setattr(_functional, name, value)
+
+
+@pytest.fixture
+def like_recordings(monkeypatch):
+    """Steps read their inputs from places that stay, as recordings on a GPU do.
+
+    Returns the list of all steps; it grows.
+    """
+    steps = []
+
+    def replayed(step, device, recordable):
+        places = {}
+
+        def own(*inputs):
+            shapes = tuple(getattr(x, "shape", x is None) for x in inputs)
+            if shapes not in places:
+                places[shapes] = [_graphs._place(x, device) for x in inputs]
+            _graphs._fill(places[shapes], inputs)
+            return step(*places[shapes]).clone()
+
+        steps.append(own)
+        return own
+
+    for module in (_decoding, _regression, _training):
+        monkeypatch.setattr(module, "replayed", replayed)
+    return steps

@@ -3,18 +3,22 @@
 import subprocess
 import sys
 import threading
-import warnings
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning
 
 from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV, _graphs
 from ipcae_sklearn import _decoding as decoding
 from ipcae_sklearn import _training as training
 from ipcae_sklearn._graphs import _Replayed, replayed
+
+# Not in a context of each fit: what such contexts put back is the same for all threads.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),  # torch's
+]
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(
@@ -33,9 +37,7 @@ def cuda():
 def fit(device="cuda", target=True, cls=IPCAESelector, k=10, **parameters):
     X, y = DIGITS
     selector = cls(k, device=device, **{**SHORT, **parameters})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return selector.fit(X, y if target else None)
+    return selector.fit(X, y if target else None)
 
 
 def assert_alike(one, other):
@@ -105,29 +107,12 @@ def test_without_room_for_recordings_steps_are_taken_one_by_one(recorded):
 
 @pytest.mark.parametrize("target", [True, False])
 @pytest.mark.parametrize("cls", [IPCAESelector, CAESelector])
-def test_steps_read_all_that_changes_from_their_inputs(cls, target, monkeypatch):
-    # As a recording would, whose inputs stay in their places, numbers, too.
-    steps = []
-
-    def replayed(step, device, recordable):
-        places = {}
-
-        def own(*inputs):
-            shapes = tuple(getattr(x, "shape", x is None) for x in inputs)
-            if shapes not in places:
-                places[shapes] = [_graphs._place(x, device) for x in inputs]
-            _graphs._fill(places[shapes], inputs)
-            return step(*places[shapes]).clone()
-
-        steps.append(own)
-        return own
-
-    how = {"device": "cpu", "target": target, "cls": cls, "n_init": 2}
+def test_steps_read_all_that_changes_from_their_inputs(cls, target, request):
+    how = {"device": "cpu", "target": target, "cls": cls, "n_init": 2, "n_trials": 4}
     expected = fit(**how)
-    for module in (training, decoding):
-        monkeypatch.setattr(module, "replayed", replayed)
+    steps = request.getfixturevalue("like_recordings")
     found = fit(**how)
-    assert len(steps) > 1
+    assert len(steps) > 2
     for name in LOSSES:
         pair = found.history_[name], expected.history_[name]
         np.testing.assert_allclose(*pair, rtol=1e-3)
@@ -232,7 +217,6 @@ def test_fits_repeat_on_the_device():
 
 
 @needs_cuda
-@pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning")  # torch's
 def test_a_users_decoder_runs_in_python():
     calls = []
 
@@ -277,10 +261,8 @@ def test_fits_in_threads():
 def test_search_on_the_device(n_jobs):
     X, y = DIGITS
     selector = IPCAESelector(device="cuda", **SHORT)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        search = IPCAESelectorCV((2, 12), estimator=selector, cv=3, n_jobs=n_jobs)
-        search.fit(X, y)
+    search = IPCAESelectorCV((2, 12), estimator=selector, cv=3, n_jobs=n_jobs)
+    search.fit(X, y)
     assert search.best_k_ == 12
 
 

@@ -44,7 +44,7 @@ TABLE = {
     "_callbacks": Allowed("", "sklearn"),
     "_display": Allowed("", "numpy", "matplotlib"),
     "datasets": Allowed("", "numpy sklearn"),
-    "_regression": Allowed("", "numpy torch"),
+    "_regression": Allowed("_graphs", "numpy torch"),
     "_advice": Allowed("_greedy _regression", "numpy torch"),
     "_directions": Allowed("_data", "numpy torch"),
     "_problem": Allowed("_data _directions _warnings", "numpy torch"),

@@ -77,6 +77,14 @@ def test_they_are_the_greedy_columns_of_images():
     assert roughly_greedy(X, 20, Y, n_swap_passes=3) == expected.tolist()
 
 
+def test_steps_read_all_that_changes_from_their_inputs(like_recordings):
+    X, Y = some_data()
+    expected = greedy_columns(X, 12, target=Y, start=[7, 8], n_swap_passes=3)
+    found = roughly_greedy(X, 12, Y, start=[7, 8], n_swap_passes=3)
+    assert found == expected.tolist()
+    assert len(like_recordings) > 2
+
+
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_units_do_not_matter(unit):
     X, Y = np.random.default_rng(0).normal(size=(2, 200, 12))

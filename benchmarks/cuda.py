@@ -1,11 +1,11 @@
 """What a GPU gains, and whether what it finds is what a processor finds.
 
 Whole fits, on one thread: on CUDA with steps recorded as graphs, on CUDA step by step,
-on CUDA with products of TF32, and on the processor. All read the same noise; of the
-losses of the first epochs is told how far apart they are. While fits run on CUDA its
-utilisation is sampled. Then the search over k side by side, and as a grid search of
-single fits in two processes that share the GPU. Last, what a fit to 1,000 rows costs as
-the columns grow, as in ``scale.py``.
+and on the processor. All read the same noise; of the losses of the first epochs is told
+how far apart they are. While fits run on CUDA its utilisation is sampled. The search
+over k is run side by side on the GPU, and as a grid search of single fits in two
+processes, which share the GPU or have a core each. Last, what a fit to 1,000 rows costs
+as the columns grow, as in ``scale.py``.
 ``python benchmarks/cuda.py`` appends to ``results/cuda.jsonl``; it needs a CUDA device.
 """
 
@@ -16,16 +16,17 @@ import subprocess
 import threading
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from joblib import parallel_config
+from sklearn.base import clone
 
 import scale
 from common import Results, load_split, parser
-from ipcae_sklearn import IPCAESelector, _decoding, _training
+from ipcae_sklearn import IPCAESelector, _decoding, _regression, _training
 
 SETS = {
     "isolet": "classification",
@@ -46,28 +47,16 @@ def step_by_step():
     def as_it_is(step, device, recordable):
         return step
 
-    with (
-        patch.object(_training, "replayed", as_it_is),
-        patch.object(_decoding, "replayed", as_it_is),
-    ):
+    with ExitStack() as stack:
+        for module in (_decoding, _regression, _training):
+            stack.enter_context(patch.object(module, "replayed", as_it_is))
         yield
-
-
-@contextmanager
-def tf32():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 WAYS = {
-    "cpu": nullcontext,
     BY_GRAPHS: nullcontext,
+    "cpu": nullcontext,
     "cuda, step by step": step_by_step,
-    "cuda, TF32": tf32,
 }
 
 
@@ -123,7 +112,16 @@ def fit(results, name, way, seed, data_home):
 
 
 def search(results, name, seed, data_home):
-    for method, own in searches(KS[name], seed):
+    """All runs side by side on the GPU; single fits there, and on two cores."""
+    (_, side_by_side), (_, grid) = searches(KS[name], seed)
+    side_by_side.set_params(n_jobs=1)  # the GPU has work enough
+    on_cores = clone(grid).set_params(estimator__device="cpu")
+    ways = {
+        "IPCAESelectorCV": side_by_side,
+        "GridSearchCV": grid,
+        "GridSearchCV, cpu": on_cores,
+    }
+    for method, own in ways.items():
         key = {"part": "search", "data": name, "method": method, "seed": seed}
         if results.has(**key):
             continue
@@ -148,13 +146,13 @@ def main():
     results = Results("cuda", "python benchmarks/cuda.py")
     torch.zeros(1, device="cuda")
     IPCAESelector(2, max_iter=2).fit(np.eye(8))  # what is set up once
-    for name in SETS:
-        for way in WAYS:
-            fit(results, name, way, 0, options.data)
     with parallel_config("loky", inner_max_num_threads=1):
         start_workers()
         for name in ("isolet", "mnist"):
             search(results, name, 0, options.data)
+    for way in WAYS:
+        for name in SETS:
+            fit(results, name, way, 0, options.data)
     for p in PS[: 2 if options.quick else None]:
         grow(results, p, options.data)
     for seed in range(1, 1 if options.quick else SEEDS):

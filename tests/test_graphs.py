@@ -17,7 +17,9 @@ from ipcae_sklearn._graphs import _Replayed, replayed
 # Not in a context of each fit: what such contexts put back is the same for all threads.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),  # torch's
+    pytest.mark.filterwarnings(
+        "ignore:Attempting to run cuBLAS:UserWarning"
+    ),  # torch's
 ]
 
 CPU = torch.device("cpu")

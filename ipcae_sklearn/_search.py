@@ -55,10 +55,12 @@ class _OfTheRefitted:
 
 
 def _refitted_has(method):
-    """Whether the refitted selector has a method; for ``available_if``."""
+    """A check for ``available_if``: whether the refitted selector has a method."""
 
-    def check(search):
-        return hasattr(getattr(search, "best_estimator_", None), method)
+    def check(search) -> bool:
+        search._check_refitted()
+        getattr(search.best_estimator_, method)  # or the error that tells why not
+        return True
 
     return check
 

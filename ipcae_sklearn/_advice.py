@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isqrt
 
 import numpy as np
@@ -35,7 +35,7 @@ _GREEDY_VALUES = 2_000_000
 # Bytes that the regressions of several runs at once may need on a GPU.
 _BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
-_VALUES_AT_ONCE, _ROWS_AT_ONCE = 2**20, 32
+_VALUES_AT_ONCE, _ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}, 32
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
@@ -43,16 +43,16 @@ _FURTHEST = 3.0
 
 @dataclass
 class _Seen:
-    """Rows that some runs look at.
+    """Rows that some runs look at, those that count first.
 
     Attributes
     ----------
     runs : list of r ints
     index : int array of shape (r, n)
     weights : Tensor of shape (r, n)
-        float64. Runs that may see fewer rows than others have some of weight 0.
+        float64; 0 where a run with fewer rows than others repeats some.
     n_own : list of r ints
-        Rows of positive weight.
+        Rows that are not.
     n_shared : int
         Rows that all runs look at, but for those that they may not see.
     """
@@ -62,16 +62,6 @@ class _Seen:
     weights: Tensor
     n_own: list[int]
     n_shared: int
-
-    def of(self, runs: list[int]) -> _Seen:
-        n_own = [self.n_own[i] for i in runs]
-        return replace(
-            self,
-            runs=runs,
-            index=self.index[runs],
-            weights=self.weights[runs],
-            n_own=n_own,
-        )
 
     @cached_property
     def share(self) -> Tensor:
@@ -108,7 +98,8 @@ class GreedyAdviser:
         self.together = rows.device.type == "cuda" and rows.resident is not None
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
-        self._remembered: dict[tuple, Tensor] = {}
+        self._first_alike = self._find_alike()
+        self._grams: dict[tuple[int, int], Tensor] = {}
 
     def complete(self, columns, k, n_swap_passes: int = 0) -> list[np.ndarray]:
         """Columns of each run made up to k by greedy ones, then swapped for better
@@ -116,8 +107,10 @@ class GreedyAdviser:
 
         They explain all columns and the target, if there is one, in equal parts.
         """
-        seen = self._look(_MOST_VALUES)
-        return self._greedy(seen, columns, k, self._target_of, n_swap_passes)
+        runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
+        look = partial(self._look, most_values=_MOST_VALUES)
+        own = columns, k, look, self._target_of
+        return self._greedy(runs, *own, n_swap_passes)
 
     def find_fallbacks(self) -> None:
         """Find columns from the beginning, an alternative from then on."""
@@ -139,14 +132,15 @@ class GreedyAdviser:
         several = {"k": runs.k * n_folds, "seeds": runs.seeds * n_folds}
         own = copy.copy(self)
         own.runs = replace(runs, weights=weights, **several)
-        own._remembered = {}
+        own._grams = {}
+        own._first_alike = own._find_alike()
         if self.fallbacks:
             own.find_fallbacks()
         return own
 
     def rows(self) -> np.ndarray:
         """Numbers (r, n) of the rows to look at for :meth:`meet`."""
-        return self._look(_VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS).index
+        return self._look_for_needs(range(len(self.runs.k))).index
 
     def meet(self, columns, k, needs: Tensor, *, by: str) -> list[np.ndarray]:
         """Columns of each run made up to k by those that meet needs (r, n, h).
@@ -156,41 +150,44 @@ class GreedyAdviser:
         explains of the needs by itself; by kinship, each is worth what a regression
         on the needs explains of it.
         """
-        seen = self._look(_VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
 
-        def directions(own):
-            asked = needs[own.runs].double() * (own.weights > 0).unsqueeze(-1)
+        def directions(seen):
+            asked = needs[seen.runs, : seen.index.shape[1]].double()
+            asked = asked * (seen.weights > 0).unsqueeze(-1)
             if by != "kinship":
                 return _main_directions(asked, _DIRECTIONS)
-            most = [min(_DIRECTIONS, max(1, n // _ROWS_A_DIRECTION)) for n in own.n_own]
-            return _alike_directions(asked, own.weights, most)
+            most = [
+                min(_DIRECTIONS, max(1, n // _ROWS_A_DIRECTION)) for n in seen.n_own
+            ]
+            return _alike_directions(asked, seen.weights, most)
 
+        runs = _incomplete(columns, k)
         if by == "company":
-            return self._greedy(seen, columns, k, directions)
+            return self._greedy(runs, columns, k, self._look_for_needs, directions)
         found = list(columns)
-        for own in self._parts(seen, _incomplete(columns, k), k):
-            scores = _scores(self._data, own, directions(own))
-            for i, score in zip(own.runs, scores.cpu().numpy(), strict=True):
+        for seen in self._side_by_side(runs, k, self._look_for_needs):
+            scores = _scores(self._data, seen, directions(seen))
+            for i, score in zip(seen.runs, scores.cpu().numpy(), strict=True):
                 score[columns[i]] = -1
                 best = np.argsort(-score, kind="stable")[: k[i] - len(columns[i])]
                 found[i] = np.append(columns[i], best)
         return found
 
-    def _greedy(self, seen, columns, k, target_of, n_swap_passes=0) -> list[np.ndarray]:
+    def _greedy(self, runs, columns, k, look, target_of, n_swap_passes=0):
+        """The columns, of some runs with others, explained in target_of(seen)."""
         found = list(columns)
-        runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
-        for own in self._parts(seen, runs, k):
-            start = [np.asarray(columns[i], dtype=np.intp) for i in own.runs]
-            n = [k[i] for i in own.runs]
-            chosen = self._greedy_in(own, start, n, target_of(own), n_swap_passes)
-            for i, answer in zip(own.runs, chosen, strict=True):
+        for seen in self._side_by_side(runs, k, look):
+            start = [np.asarray(columns[i], dtype=np.intp) for i in seen.runs]
+            n = [k[i] for i in seen.runs]
+            chosen = self._greedy_in(seen, start, n, target_of(seen), n_swap_passes)
+            for i, answer in zip(seen.runs, chosen, strict=True):
                 found[i] = answer
         return found
 
     def _greedy_in(self, seen, start, k, Y, n_swap_passes) -> list[np.ndarray]:
         candidates = None
-        if not self._tries_all(seen, k[0]):
-            most = _most_candidates(k[0], seen.n_own[0])
+        most = _most_candidates(k[0], seen.n_own[0])
+        if len(k) == 1 and most < self._data.n_features:
             candidates = _screen(self._data, seen, Y, start[0], most)
             start = [np.searchsorted(candidates, start[0])]
         X = _read_columns(self._data, seen, candidates)
@@ -202,22 +199,34 @@ class GreedyAdviser:
         if _has_few_rows(seen.n_own[0], X.shape[-1]):
             chosen = [_greedy_of_few(X, Y, k, start, seen.weights, **options)]
         else:
-            gram = self._gram(seen, X, remembers=candidates is None)
+            gram = self._gram(seen, X, of_all=candidates is None)
             Y = X[..., :0].double() if Y is None else Y
             products = products_with(X, Y, seen.share)
             chosen = greedy_from_products(gram, products, k, start, **options)
         return chosen if candidates is None else [candidates[own] for own in chosen]
 
-    def _gram(self, seen, X, *, remembers) -> Tensor:
-        """The Gram matrices of the columns, the same whatever these are asked for."""
-        alike = self.runs.weights is None
-        key = seen.n_shared, len(seen.runs) if alike else tuple(seen.runs)
-        if key not in self._remembered:
-            gram = gram_matrix(X, seen.share)
-            if not remembers:
-                return gram
-            self._remembered[key] = gram
-        return self._remembered[key]
+    def _gram(self, seen, X, *, of_all) -> Tensor:
+        """The Gram matrices of the columns.
+
+        Those of all columns are kept, unless they are large, one for all runs that
+        look at the same rows: they are the same whatever is asked for.
+        """
+        if not of_all or X.shape[2] ** 2 > _GREEDY_VALUES:
+            return gram_matrix(X, seen.share)
+        keys = [(self._first_alike[i], seen.n_shared) for i in seen.runs]
+        for j, key in enumerate(keys):
+            if key not in self._grams:
+                own = slice(j, j + 1)
+                self._grams[key] = gram_matrix(X[own], seen.share[own])[0]
+        return torch.stack([self._grams[key] for key in keys])
+
+    def _find_alike(self) -> list[int]:
+        """For each run the first one whose rows have the same weights."""
+        weights = self.runs.weights
+        if weights is None:
+            return [0] * len(self.runs.k)
+        first: dict[bytes, int] = {}
+        return [first.setdefault(own.tobytes(), i) for i, own in enumerate(weights)]
 
     def _target_of(self, seen) -> Tensor | None:
         if self.target.tensor is None:
@@ -227,45 +236,40 @@ class GreedyAdviser:
             y = torch.nn.functional.one_hot(y, self.target.n_outputs)
         return y.double()
 
-    def _look(self, most_values, most_rows=None) -> _Seen:
-        """Some training rows of each run, in order.
+    def _look_for_needs(self, runs) -> _Seen:
+        return self._look(runs, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
+
+    def _look(self, runs, most_values, most_rows=None) -> _Seen:
+        """Training rows that some runs look at, in order.
 
         They are taken from those that all runs share, so that runs look at the same
         rows, but for those that they may not see.
         """
-        index, n_runs = self.runs.train_rows, len(self.runs.k)
+        index, weights = self.runs.train_rows, self.runs.weights
         most = max(_FEWEST_ROWS, most_values // self._data.n_features)
         most = min(most, most_rows or most)
         if len(index) > most:
             index = index[np.linspace(0, len(index) - 1, most).astype(int)]
-        n_shared = len(index)
-        index = np.broadcast_to(index, (n_runs, n_shared))
-        weights = np.ones(index.shape)
-        n_own = [n_shared] * n_runs
-        if self.runs.weights is not None:
-            weights = np.take_along_axis(self.runs.weights, index, axis=1)
-            n_own = np.count_nonzero(weights, axis=1).tolist()
-            # Those that count come first.
-            places = np.argsort(weights == 0, axis=1, kind="stable")[:, : max(n_own)]
-            index = np.take_along_axis(index, places, axis=1)
-            weights = np.take_along_axis(weights, places, axis=1)
-        on_device = torch.from_numpy(weights).to(self._data.device)
-        return _Seen(list(range(n_runs)), index, on_device, n_own, n_shared)
+        own = [index if weights is None else index[weights[i][index] > 0] for i in runs]
+        n_own = [len(rows) for rows in own]
+        table = np.stack([np.resize(rows, max(n_own)) for rows in own])
+        counts = np.arange(table.shape[1]) < np.array(n_own)[:, np.newaxis]
+        if weights is not None:
+            counts = counts * np.take_along_axis(weights[list(runs)], table, axis=1)
+        on_device = torch.as_tensor(counts, dtype=torch.float64).to(self._data.device)
+        return _Seen(list(runs), table, on_device, n_own, len(index))
 
-    def _parts(self, seen, runs, k) -> Iterator[_Seen]:
-        """Some runs, one after the other or, where that is as fast, together."""
-        runs, n, p = list(runs), seen.index.shape[1], self._data.n_features
-        step = 1
-        if self.together and not any(
-            _has_few_rows(seen.n_own[i], p) or not self._tries_all(seen.of([i]), k[i])
-            for i in runs
-        ):
-            step = max(1, _BYTES_AT_ONCE // (8 * p * (2 * n + 4 * p)))
+    def _side_by_side(self, runs, k, look) -> Iterator[_Seen]:
+        """What some runs look at, one after the other or, where that is as fast,
+        together.
+        """
+        runs, step = list(runs), 1
+        if self.together and runs:
+            n, p = look(runs[:1]).index.shape[1], self._data.n_features
+            if not _has_few_rows(n, p) and _most_candidates(min(k), n) >= p:
+                step = max(1, _BYTES_AT_ONCE // (8 * p * (2 * n + 4 * p)))
         for first in range(0, len(runs), step):
-            yield seen.of(runs[first : first + step])
-
-    def _tries_all(self, seen, k) -> bool:
-        return _most_candidates(k, seen.n_own[0]) >= self._data.n_features
+            yield look(runs[first : first + step])
 
 
 def _most_candidates(k, n_rows) -> int:
@@ -274,7 +278,7 @@ def _most_candidates(k, n_rows) -> int:
 
 def _has_few_rows(n_rows, n_columns) -> bool:
     """Whether scalar products of all columns are more than the columns themselves."""
-    return 2 * n_rows < n_columns
+    return n_rows < n_columns
 
 
 def _incomplete(columns, k) -> list[int]:
@@ -403,9 +407,8 @@ def _read_columns(rows, seen, columns=None) -> Tensor:
 
 def _parts(rows, seen) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the rows seen, and all their columns (r, b, p)."""
-    step = max(_ROWS_AT_ONCE, _VALUES_AT_ONCE // rows.n_features)
-    if rows.device.type == "cuda":
-        step = seen.index.shape[1]
+    values = len(seen.index) * rows.n_features
+    step = max(_ROWS_AT_ONCE, _VALUES_AT_ONCE[rows.device.type] // values)
     for first in range(0, seen.index.shape[1], step):
         part = slice(first, first + step)
         yield part, _read_columns(rows, replace(seen, index=seen.index[:, part]))

@@ -517,7 +517,7 @@ class TrainingBatches:
         self.seed = seed
         self.n_train_batches = -(-len(train_index) // batch_size)
         # A GPU has read a batch before it could be asked for.
-        self.by_epoch = rows.device.type == "cuda" and target is not None
+        self.by_epoch = rows.device.type == "cuda"
         self.has_validation = len(validation_index) > 0
 
     def repeated(self, times: int) -> TrainingBatches:
@@ -609,11 +609,19 @@ class TrainingBatches:
         order = torch.randperm(len(self.training), generator=generator)
         split = self.training.split_by_run if self._by_run else self.training.split
         parts = split(order, self.n_train_batches, self.source.device)
-        selected = self.selected if self.by_epoch and self._by_run else None
-        if selected and selected.keep(self.source.device) is not None:
+        if self.by_epoch and self._fits_by_epoch():
             yield from self._batches(list(parts))
         else:
             yield from map(self._batch, parts)
+
+    def _fits_by_epoch(self) -> bool:
+        """Whether the batches of an epoch, of selected columns, may be read at once."""
+        selected, device = self.selected, self.source.device
+        if selected is None or self.source.resident is None or self.target is None:
+            return False
+        n_targets = self.target[:1].numel() * len(selected.columns)
+        fits = 4 * n_targets * len(self.training) <= _SELECTED_BYTES[device.type]
+        return fits and selected.keep(device) is not None
 
     def _batches(self, parts: list[_Part]) -> Iterator[tuple]:
         """The batches of all parts, which are read at once."""

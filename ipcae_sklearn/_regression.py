@@ -8,7 +8,8 @@ Letters: r runs, n rows, p columns, m columns of a target, k chosen columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,16 +31,13 @@ _ROWS_AT_ONCE = 1024
 def gram_matrix(X: Tensor, share: Tensor) -> Tensor:
     """Weighted scalar products (r, p, p) of the centred columns of X (r, n, p).
 
-    ``share`` (r, n, 1) are weights with a sum of 1; computed in float64.
+    ``share`` (r, n, 1) are weights with a sum of 1, that of the first row not 0;
+    computed in float64. Columns that are constant make exact zeros.
     """
-    n_runs, n_rows, p = X.shape
-    parts = [slice(i, i + _ROWS_AT_ONCE) for i in range(0, n_rows, _ROWS_AT_ONCE)]
-    mean = torch.zeros(n_runs, 1, p, dtype=torch.float64, device=X.device)
-    gram = torch.zeros(n_runs, p, p, dtype=torch.float64, device=X.device)
-    for part in parts:
-        mean += share[:, part].transpose(1, 2) @ X[:, part].double()
-    for part in parts:
-        own = share[:, part].sqrt() * (X[:, part] - mean)
+    gram = X.new_zeros(len(X), X.shape[2], X.shape[2], dtype=torch.float64)
+    mean = _mean(X, share)
+    for part, values in _parts(X):
+        own = share[:, part].sqrt() * (values - mean)
         gram.baddbmm_(own.transpose(1, 2), own)
     return gram
 
@@ -49,14 +47,30 @@ def products_with(X: Tensor, Y: Tensor, share: Tensor) -> Tensor:
 
     Those of Y are scaled by one factor, for their squares to have a sum of 1.
     """
+    Y = Y - Y[:, :1]  # exact zeros, where it is constant
     Y = Y - share.transpose(1, 2) @ Y
     total = (share * Y.square()).sum((1, 2), keepdim=True)
     Y = (share * Y / total.clamp(min=_TINY).sqrt()).transpose(1, 2)
     products = Y.new_zeros(*Y.shape[:2], X.shape[2])
+    mean = _mean(X, share)
+    for part, values in _parts(X):
+        products.baddbmm_(Y[..., part], values - mean)
+    return products
+
+
+def _mean(X, share) -> Tensor:
+    """The weighted mean (r, 1, p) of what :func:`_parts` yields."""
+    return sum(share[:, part].transpose(1, 2) @ values for part, values in _parts(X))
+
+
+def _parts(X) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the rows and their values in float64, measured from the first row.
+
+    Rounding of the mean of a constant column would look like a column of its own.
+    """
     for first in range(0, X.shape[1], _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
-        products.baddbmm_(Y[..., part], X[:, part].double())
-    return products
+        yield part, X[:, part].double() - X[:, :1]
 
 
 def greedy_from_products(
@@ -110,8 +124,7 @@ class _Residual:
 
     ``all`` (r, p + m, p) are those of the columns and, below, of the target with the
     columns, ``left`` the same with the parts of the columns that are unexplained.
-    ``weight`` (r, p + m, 1) tells how much a row of them counts. What the columns
-    would explain is followed from one direction to the next.
+    ``weight`` (r, 1, p + m) tells how much a row of them counts.
     """
 
     def __init__(self, gram, products, column_weight):
@@ -121,14 +134,16 @@ class _Residual:
         total = (column_weight * self.square).sum(-1, keepdim=True)
         own = column_weight / total.clamp(min=_TINY)
         weight = torch.cat([own, torch.ones_like(products[:, :, 0])], 1)
-        self.weight = weight.unsqueeze(-1)
+        self.weight = weight.unsqueeze(1)
         self.all = torch.cat([gram, products], 1)
         self.left = self.all.clone()
-        self._measure()
+        self.norms = torch.diagonal(self.left, dim1=1, dim2=2)  # (r, p), a view
+        self.explained = self._explained()
 
-    def _measure(self):
-        self.norms = torch.diagonal(self.left, dim1=1, dim2=2)  # (r, p)
-        self.explained = (self.weight * self.left.square()).sum(1)
+    def _explained(self):
+        # Not followed from step to step: a column that is almost explained would be
+        # worth what rounding has left of its beginning.
+        return (self.weight @ self.left.square()).squeeze(1)
 
     def gains(self) -> Tensor:
         """What each column would explain by itself of what is left (r, p).
@@ -141,28 +156,21 @@ class _Residual:
         """The same, had one direction not been explained; ``own`` (r, p + m, 1) are
         its products with all.
         """
-        return self._gains(*self._moved(own, 1))
+        weighted = self.weight * own.transpose(1, 2)
+        cross, square = weighted @ self.left, weighted @ own
+        along = own[:, : self.square.shape[1]].transpose(1, 2)
+        more = (along * (2 * cross + square * along)).squeeze(1)
+        return self._gains(self.explained + more, self.norms + along.squeeze(1) ** 2)
 
     def _gains(self, explained, norms):
         dead = self.square / self.square.max(-1, keepdim=True).values.clamp(min=_TINY)
         live = norms > _DEAD * self.square
         return torch.where(live, explained.clamp(min=0) / norms, dead - 2)
 
-    def _moved(self, own, sign):
-        """What columns would explain, and their squares, with a direction in what is
-        left (sign 1) or out of it (-1).
-        """
-        weighted = self.weight * own
-        cross = (weighted.transpose(1, 2) @ self.left).squeeze(1)
-        square = (weighted * own).sum(1)
-        along = own[:, : self.square.shape[1], 0]
-        explained = self.explained + along * (2 * sign * cross + square * along)
-        return explained, self.norms + sign * along.square()
-
     def _move(self, own, sign):
-        self.explained.copy_(self._moved(own, sign)[0])
         along = own[:, : self.square.shape[1]].transpose(1, 2)
         self.left.baddbmm_(own, along, alpha=sign)
+        self.explained.copy_(self._explained())
 
     def add(self, j, active) -> Tensor:
         """Explain by the columns j (r,), in the runs (r,) that are active; where these
@@ -179,24 +187,30 @@ class _Residual:
         """Do not explain by a direction with these products with all (r, p + m, 1)."""
         self._move(own * active[:, None, None], 1)
 
-    def explain_by(self, columns, inverse) -> None:
-        """Explain by some columns (r, k), and by nothing else, without the rounding
-        of many steps.
+    def explain_by(self, columns, in_use) -> None:
+        """Explain by the columns (r, k) in use and by nothing else, without the
+        rounding of many steps.
         """
-        own = _columns(self.all, columns)
-        along = own[:, : self.square.shape[1]].transpose(1, 2)
-        torch.baddbmm(self.all, own @ inverse, along, alpha=-1, out=self.left)
-        self._measure()
+        basis, _ = self.basis(columns, in_use)
+        along = basis[:, : self.square.shape[1]].transpose(1, 2)
+        torch.baddbmm(self.all, basis, along, alpha=-1, out=self.left)
+        self.explained.copy_(self._explained())
 
-    def inverse(self, columns, in_use) -> Tensor:
-        """Of the products (r, k, k) of columns, with zeros for those not in use."""
-        k = columns.shape[1]
-        inner = _columns(self.all, columns)
-        inner = inner.gather(1, columns.unsqueeze(-1).expand(-1, -1, k))
+    def basis(self, columns, in_use) -> tuple[Tensor, Tensor]:
+        """Directions that span the columns (r, k), by their products (r, p + m, k) with
+        all, and how they make, in column i of matrices (r, k, k), the direction in
+        which the i-th column differs from the others.
+
+        For those not in use there are zeros.
+        """
+        own, k = _columns(self.all, columns), columns.shape[1]
+        inner = own.gather(1, columns.unsqueeze(-1).expand(-1, -1, k))
         both = in_use.unsqueeze(-1) & in_use.unsqueeze(-2)
-        unit = torch.eye(k, dtype=inner.dtype, device=inner.device)
+        unit = torch.eye(k, dtype=inner.dtype, device=inner.device).expand_as(inner)
         triangle = torch.linalg.cholesky_ex(torch.where(both, inner, unit)).L
-        return torch.cholesky_inverse(triangle) * both
+        solve = partial(torch.linalg.solve_triangular, triangle, upper=False)
+        basis = solve((own * in_use.unsqueeze(1)).transpose(1, 2)).transpose(1, 2)
+        return basis, solve(unit) * both
 
 
 def _columns(A: Tensor, columns: Tensor) -> Tensor:
@@ -231,31 +245,31 @@ def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
 
 def _swap_pass(residual, columns, in_use) -> None:
     """Replace each column by the best one given the others, in place."""
-    inverse = residual.inverse(columns, in_use)
-    residual.explain_by(columns, inverse)
-    own = torch.empty_like(residual.weight)
+    residual.explain_by(columns, in_use)
+    basis, parts = residual.basis(columns, in_use)
+    own = torch.empty_like(residual.all[..., :1])
 
-    def judge(column, scale, active):
+    def judge(basis, part, active):
         """The best column in place of one, and whether it is better (2, r)."""
         # Along the direction in which the one differs from all others chosen.
-        direction = (scale.clamp(min=_TINY).rsqrt() * column).unsqueeze(-1)
-        own.copy_(_columns(residual.all, columns) @ direction)
+        length = part.square().sum(1, keepdim=True).clamp(min=_TINY).sqrt()
+        own.copy_(basis @ (part / length))
         gains = residual.gains_without(own)
         gains.scatter_(1, torch.where(in_use, columns, columns[:, :1]), -torch.inf)
         j = _first_best(gains)
-        explained = (residual.weight * own.square()).sum((1, 2))
+        explained = (residual.weight @ own.square())[:, 0, 0]
         gain = gains.gather(1, j.unsqueeze(-1)).squeeze(-1)
         return torch.stack([j, active & (gain > explained + _PROGRESS)])
 
     judge = replayed(judge, in_use.device, recordable=True)
     for i in range(columns.shape[1]):
-        j, better = judge(inverse[:, :, i], inverse[:, i, i : i + 1], in_use[:, i])
+        j, better = judge(basis, parts[:, :, i : i + 1], in_use[:, i])
         if better.any():
             better = better > 0
             columns[:, i] = torch.where(better, j, columns[:, i])
             residual.remove(own, better)
             residual.add(j, better)
-            inverse = residual.inverse(columns, in_use)
+            basis, parts = residual.basis(columns, in_use)
 
 
 def _first_best(values: Tensor) -> Tensor:

@@ -785,7 +785,7 @@ def complete_columns(X, target, columns, k, weights=None):
 def few_candidates(monkeypatch):
     """Screen the columns until about 44 of them are left."""
     monkeypatch.setattr(_advice, "_GREEDY_VALUES", 2000)
-    monkeypatch.setattr(_advice, "_VALUES_AT_ONCE", 5000)
+    monkeypatch.setitem(_advice._VALUES_AT_ONCE, "cpu", 5000)
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

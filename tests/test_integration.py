@@ -24,7 +24,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector
+from ipcae_sklearn import CAESelector, IPCAESelector, _advice
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -406,7 +406,7 @@ def test_sparse_data_are_never_densified_whole(
     monkeypatch.setattr("ipcae_sklearn._data._CHUNK_BYTES", 8 * 20_000)
     # Rows that share a column make the fit look at as many values at once.
     monkeypatch.setattr("ipcae_sklearn._advice._MOST_VALUES", 20_000)
-    monkeypatch.setattr("ipcae_sklearn._advice._VALUES_AT_ONCE", 20_000)
+    monkeypatch.setitem(_advice._VALUES_AT_ONCE, "cpu", 20_000)
 
     def watched(method):
         def toarray(self, *args, **kwargs):

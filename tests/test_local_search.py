@@ -601,10 +601,45 @@ def test_regressions_of_several_runs_at_once_are_those_of_each(few):
 
     one_by_one = list(answers())
     case.adviser.together = True
-    case.adviser._remembered.clear()
+    case.adviser._grams.clear()
     for together, alone in zip(answers(), one_by_one, strict=True):
         assert [own.tolist() for own in together] == [own.tolist() for own in alone]
     assert len({tuple(own) for own in one_by_one[1]}) > 1
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gram_matrices_are_kept_once_for_equal_rows(together, weighted):
+    X, y = product(n=300, p=20)
+    weights = None
+    if weighted:
+        weights = np.random.default_rng(0).uniform(0.5, 1.5, (2, 300))
+        weights[0, :100] = 0
+        weights = weights[[0, 1, 0, 1, 0]]
+    case = Case(X, y, 4, 5, held_out=0, weights=weights)
+    case.adviser.together = together
+    start = [np.array([i]) for i in range(5)]
+    first = case.adviser.complete(start, [4] * 5, 2)
+    some = case.adviser.complete(start, [1, 4, 4, 1, 4])
+    assert len(case.adviser._grams) == (2 if weighted else 1)
+    case.adviser._grams.clear()
+    assert [own.tolist() for own in case.adviser.complete(start, [4] * 5, 2)] == [
+        own.tolist() for own in first
+    ]
+    assert [len(own) for own in some] == [1, 4, 4, 1, 4]
+
+
+def test_how_many_columns_are_tried_may_depend_on_k(monkeypatch):
+    # All of them for the larger k, whose products are of no use for the smaller.
+    monkeypatch.setattr(_advice, "_GREEDY_VALUES", 1600)
+    X, y = product(n=300, p=40)
+    case = Case(X, y, 3)
+    (large,) = case.adviser.complete([[]], [30])
+    (small,) = case.adviser.complete([[]], [3])
+    assert len(set(large)) == 30
+    assert len(set(small)) == 3
+    monkeypatch.setattr(_advice, "_GREEDY_VALUES", 1521)
+    assert len(set(case.adviser.complete([[]], [3])[0])) == 3
 
 
 def test_many_columns_are_screened_for_each_run_by_itself(monkeypatch):

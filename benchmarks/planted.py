@@ -1,8 +1,9 @@
 """How often default selectors find the features that were planted.
 
-Three kinds of synthetic data, ten seeds each: a linear target, an XOR of two features
-(no single feature tells anything), and redundant blocks without a target, of which a
-good selection takes one column each. ``python benchmarks/planted.py`` appends to
+Four kinds of synthetic data, ten seeds each: a linear target, an XOR of two features
+(no single feature tells anything), redundant blocks without a target, of which a good
+selection takes one column each, and few rows of many independent features, of which
+some differ between two classes. ``python benchmarks/planted.py`` appends to
 ``results/planted.jsonl`` and goes on where it was stopped.
 """
 
@@ -30,6 +31,13 @@ def blocks(seed):
     X, block = make_blocks(random_state=seed)
     k = block.max() + 1
     return X, None, k, lambda columns: len(np.unique(block[columns])) / k
+
+
+def effects(seed):
+    rng = np.random.default_rng(seed)
+    X, y, relevant = rng.normal(size=(80, 5000)), rng.integers(0, 2, 80), np.arange(8)
+    X[y == 1, : len(relevant)] += 1.1
+    return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
 
 
 def univariate(X, y, k, seed):
@@ -61,7 +69,7 @@ def main():
     options = parser(__doc__).parse_args()
     results = Results("planted", "python benchmarks/planted.py")
     for seed in range(1 if options.quick else 10):
-        for make in (linear, xor, blocks):
+        for make in (linear, xor, blocks, effects):
             X, y, k, recovered = make(seed)
             for method, select in METHODS.items():
                 key = {"data": make.__name__, "method": method, "seed": seed}

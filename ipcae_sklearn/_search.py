@@ -55,11 +55,15 @@ class _OfTheRefitted:
 
 
 def _refitted_has(method):
-    """A check for ``available_if``: whether the refitted selector has a method."""
+    """A check for ``available_if``: whether the refitted selector has a method, or the
+    one to fit, as far as its parameters tell.
+    """
 
     def check(search) -> bool:
-        search._check_refitted()
-        getattr(search.best_estimator_, method)  # or the error that tells why not
+        if hasattr(search, "best_k_"):
+            search._check_refitted()
+        # Or the error that tells why it has not.
+        getattr(getattr(search, "best_estimator_", search._selector()), method)
         return True
 
     return check
@@ -115,7 +119,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         selector = clone(self._check_estimator())
         # One seed for all groups of runs, whatever process they are trained in.
         selector.set_params(random_state=selector._integer_seed())
-        ks, scorer = self._check_ks(), self._scorer(selector)
+        ks, scorer = self._check_ks(), self._scorer(selector, y)
         data = selector._check_search(X, y, sample_weight)
         sizes = _sizes(ks, data[0])
         folds = self._split(data, y, groups)
@@ -168,8 +172,13 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("ks must name at least one k.")
         return ks
 
-    def _scorer(self, selector):
+    def _scorer(self, selector, y):
         """``scoring`` as a callable (estimator, X, y)."""
+        if y is None and isinstance(self.scoring, str):
+            raise ValueError(
+                f"scoring={self.scoring!r} compares with y, which is missing. Leave "
+                "scoring=None for R² of the reconstruction, or pass a callable."
+            )
         if isinstance(self.scoring, (list, tuple, set, dict)):
             raise ValueError(
                 "scoring must be one metric, a name or a callable: k is chosen by a "
@@ -256,23 +265,26 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     @available_if(_refitted_has("predict"))
     def predict(self, X):
         """Predict the target with the refitted selector's decoder."""
+        self._check_refitted()
         return self.best_estimator_.predict(X)
 
     @available_if(_refitted_has("predict_proba"))
     def predict_proba(self, X):
         """Predict class probabilities with the refitted selector's decoder."""
+        self._check_refitted()
         return self.best_estimator_.predict_proba(X)
 
     @available_if(_refitted_has("reconstruct"))
     def reconstruct(self, X):
         """Estimate all features from the selected ones."""
+        self._check_refitted()
         return self.best_estimator_.reconstruct(X)
 
     def score(self, X, y=None, sample_weight=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
         self._check_refitted()
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        scorer = self._scorer(self.best_estimator_)
+        scorer = self._scorer(self.best_estimator_, y)
         return scorer(self.best_estimator_, X, y, **options)
 
     def __sklearn_tags__(self):

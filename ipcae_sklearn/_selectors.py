@@ -122,12 +122,16 @@ class _Fitted:
 
 
 def _after(*tasks: str):
-    """A check for ``available_if``: whether the last fit had one of these tasks."""
+    """A check for ``available_if``: whether the last fit had one of these tasks, or the
+    first one is to have it, by the parameter ``task``.
+    """
 
     def check(estimator) -> bool:
-        task = getattr(estimator, "task_", None)
+        task = getattr(estimator, "task_", estimator.task)
         if task not in tasks:
-            found = "there was none" if task is None else f"it was one of {task}"
+            found = f"it was one of {task}"
+            if not hasattr(estimator, "task_"):
+                found = f"there was none, and task={task!r} does not announce one"
             raise AttributeError(
                 f"This needs a fit of {' or '.join(tasks)}; {found}. With a target y "
                 "the decoder predicts, without one it reconstructs."
@@ -716,11 +720,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             ),
         )
         if not best.converged:
+            judged = ""
+            if options.n_trials and options.tuning_iter:
+                judged = " The local search may have made up for it: compare scores."
             warn(
                 f"Some of the {len(columns)} selector rows were not sure of their "
                 f"column when the search ended after {options.max_iter} epochs. "
                 f"Increase max_iter (to {2 * options.max_iter}, say) or "
-                "learning_rate_selector.",
+                f"learning_rate_selector.{judged}",
                 ConvergenceWarning,
             )
 

@@ -15,16 +15,17 @@ import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector, _advice
+from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV, _advice
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -581,6 +582,33 @@ def test_memory_mapped_pickle_predicts(Selector, tmp_path):
     assert_array_equal(again.predict(X), selector.predict(X))
     again = again.set_params(warm_start=False).fit(X, y)
     assert_same_fit(again, selector)
+
+
+def test_tools_that_need_a_predictor_take_a_selector_that_names_its_task():
+    X, y = make_data("classification")
+    selector = quick(IPCAESelector, task="classification")
+    assert cross_val_predict(selector, X, y, cv=2).shape == y.shape
+    proba = cross_val_predict(selector, X, y, cv=2, method="predict_proba")
+    assert proba.shape == (len(y), len(np.unique(y)))
+    assert CalibratedClassifierCV(selector, cv=2).fit(X, y).predict(X).shape == y.shape
+    search = IPCAESelectorCV((2,), estimator=selector, cv=2)
+    assert cross_val_predict(search, X, y, cv=2).shape == y.shape
+    X, y = make_data("regression")
+    selector = quick(IPCAESelector, task="regression")
+    own = {"func": np.sinh, "inverse_func": np.arcsinh}
+    model = TransformedTargetRegressor(selector, **own).fit(X, y)
+    assert model.predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_what_is_announced_is_not_there_before_a_fit(method):
+    selector = IPCAESelector(2, task="classification")
+    for own in (selector, IPCAESelectorCV((2,), estimator=selector)):
+        with pytest.raises(NotFittedError, match=type(own).__name__):
+            getattr(own, method)([[0.0, 1.0]])
+        assert not hasattr(own, "reconstruct")
+    with pytest.raises(NotFittedError):
+        IPCAESelector(2, task="reconstruction").reconstruct([[0.0, 1.0]])
 
 
 @both

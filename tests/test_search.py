@@ -233,6 +233,12 @@ def test_bad_parameter_is_named(options, name, digits):
         IPCAESelectorCV(**options).fit(*digits)
 
 
+def test_a_score_that_needs_y_is_refused_without_it(digits):
+    search = IPCAESelectorCV((2,), estimator=selector(), scoring="r2")
+    with pytest.raises(ValueError, match="scoring='r2' compares with y"):
+        search.fit(digits[0])
+
+
 def groups_of(ks, X, trains, weights=None, **parameters):
     data = X, None, "reconstruction", weights
     search = _Search(selector(**parameters), data, X, None, None, True, True)

@@ -185,9 +185,9 @@ class GreedyAdviser:
         return found
 
     def _greedy_in(self, seen, start, k, Y, n_swap_passes) -> list[np.ndarray]:
-        candidates = None
+        alone, candidates = len(k) == 1, None
         most = _most_candidates(k[0], seen.n_own[0])
-        if len(k) == 1 and most < self._data.n_features:
+        if alone and most < self._data.n_features:
             candidates = _screen(self._data, seen, Y, start[0], most)
             start = [np.searchsorted(candidates, start[0])]
         X = _read_columns(self._data, seen, candidates)
@@ -196,7 +196,7 @@ class GreedyAdviser:
             X = _clipped(X, seen)
             if self.few_rows:
                 options["column_weight"] = _explained(X, Y, seen.weights)
-        if _has_few_rows(seen.n_own[0], X.shape[-1]):
+        if alone and _has_few_rows(seen.n_own[0], X.shape[-1]):
             chosen = [_greedy_of_few(X, Y, k, start, seen.weights, **options)]
         else:
             gram = self._gram(seen, X, of_all=candidates is None)
@@ -260,8 +260,8 @@ class GreedyAdviser:
         return _Seen(list(runs), table, on_device, n_own, len(index))
 
     def _side_by_side(self, runs, k, look) -> Iterator[_Seen]:
-        """What some runs look at, one after the other or, where that is as fast,
-        together.
+        """What some runs look at, one after the other or, where that is as fast and
+        products of all columns are at hand, together.
         """
         runs, step = list(runs), 1
         if self.together and runs:

@@ -35,8 +35,8 @@ def gram_matrix(X: Tensor, share: Tensor) -> Tensor:
     computed in float64. Columns that are constant make exact zeros.
     """
     gram = X.new_zeros(len(X), X.shape[2], X.shape[2], dtype=torch.float64)
-    mean = _mean(X, share)
-    for part, values in _parts(X):
+    mean = sum(share[:, part].transpose(1, 2) @ values for part, values in _blocks(X))
+    for part, values in _blocks(X):
         own = share[:, part].sqrt() * (values - mean)
         gram.baddbmm_(own.transpose(1, 2), own)
     return gram
@@ -52,18 +52,12 @@ def products_with(X: Tensor, Y: Tensor, share: Tensor) -> Tensor:
     total = (share * Y.square()).sum((1, 2), keepdim=True)
     Y = (share * Y / total.clamp(min=_TINY).sqrt()).transpose(1, 2)
     products = Y.new_zeros(*Y.shape[:2], X.shape[2])
-    mean = _mean(X, share)
-    for part, values in _parts(X):
-        products.baddbmm_(Y[..., part], values - mean)
+    for part, values in _blocks(X):
+        products.baddbmm_(Y[..., part], values)  # whose means cancel
     return products
 
 
-def _mean(X, share) -> Tensor:
-    """The weighted mean (r, 1, p) of what :func:`_parts` yields."""
-    return sum(share[:, part].transpose(1, 2) @ values for part, values in _parts(X))
-
-
-def _parts(X) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(X) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the rows and their values in float64, measured from the first row.
 
     Rounding of the mean of a constant column would look like a column of its own.

@@ -279,10 +279,19 @@ class CustomDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(r, b, k) -> (r, b, m)."""
-        outputs = [
-            module(z[i, :, :k].clone())  # its first layer may work in place
-            for i, (module, k) in enumerate(zip(self.runs, self.n_inputs, strict=True))
-        ]
+        outputs = []
+        for i, (module, k) in enumerate(zip(self.runs, self.n_inputs, strict=True)):
+            own = z[i, :, :k].clone()  # its first layer may work in place
+            try:
+                outputs.append(module(own))
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise ValueError(
+                    f"decoder must return a module that maps {tuple(own.shape)} to "
+                    f"{(len(own), self.n_outputs)}: it is called with the numbers of "
+                    f"inputs and outputs, {k} and {self.n_outputs}. Torch says: {error}"
+                ) from error
         expected = (z.shape[1], self.n_outputs)
         for output, k in zip(outputs, self.n_inputs, strict=True):
             shape = tuple(getattr(output, "shape", ()))

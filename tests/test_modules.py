@@ -446,6 +446,21 @@ def test_run_state_of_a_custom_decoder_is_a_copy():
     assert not state["0.running_mean"].any()
 
 
+def test_a_custom_decoder_that_cannot_take_its_inputs_says_so():
+    decoder = CustomDecoder(lambda n, m: nn.Linear(n + 1, m), [4], 3)
+    with pytest.raises(ValueError, match=r"maps \(5, 4\) to \(5, 3\).*5x4 and 5x3"):
+        decoder(torch.zeros(1, 5, 4))
+
+
+def test_a_custom_decoder_may_need_more_memory_than_there_is():
+    class Large(nn.Linear):
+        def forward(self, z):
+            raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        CustomDecoder(Large, [4], 3)(torch.zeros(1, 5, 4))
+
+
 @pytest.mark.parametrize("r", [1, 2])
 def test_custom_decoder_of_the_wrong_width_is_named(r):
     decoder = CustomDecoder(too_wide, [4] * r, 3)

@@ -211,7 +211,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     def _cross_validate(self, search, sizes, folds) -> np.ndarray:
         """Scores, seconds to fit and to score: (3, n_ks, n_folds)."""
         groups = _group_cases(sizes, [fold.train for fold in folds], search)
-        done = Parallel(n_jobs=self.n_jobs)(
+        # One group needs no process of its own, which may have to set up a GPU first.
+        n_jobs = self.n_jobs if len(groups) > 1 else 1
+        done = Parallel(n_jobs=n_jobs)(
             delayed(_fit_and_score)(
                 search, [(k, folds[j]) for k, j in group.cases], group.columns
             )

@@ -527,8 +527,8 @@ class IPCAESelectorCV(_BaseSelectorCV):
         Whether to fit the selector to all rows with the k chosen.
     n_jobs : int or None, default=None
         Processes that train groups of runs at once, as in joblib. There are not many
-        more groups than values of k. Scores do not depend on ``n_jobs``, but for
-        rounding where workers use another number of threads.
+        more groups than values of k, and on a GPU most often one. Scores do not depend
+        on ``n_jobs``, but for rounding where workers use another number of threads.
 
     Attributes
     ----------

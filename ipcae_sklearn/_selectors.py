@@ -328,6 +328,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_option("standardize", self.standardize, options)
         for name in ("early_stopping", "warm_start"):
             check_option(name, getattr(self, name), (True, False))
+        if not isinstance(self.verbose, (Integral, np.bool_)):
+            raise TypeError(f"verbose must be True or False, got {self.verbose!r}.")
         for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
             check_number(name, getattr(self, name), low=1, integer=True)
         check_number("n_trials", self.n_trials, low=0, integer=True)

@@ -123,6 +123,8 @@ BAD_PARAMETERS = [
     ("hidden_layer_sizes", "many", TypeError),
     ("hidden_layer_sizes", (8, True), TypeError),
     ("hidden_layer_sizes", True, TypeError),
+    ("verbose", "no", TypeError),
+    ("verbose", None, TypeError),
     ("decoder", "mlp", TypeError),
     ("decoder", 3, TypeError),
     ("decoder", nn.Linear(3, 8), TypeError),  # a module in place of its factory

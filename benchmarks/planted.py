@@ -17,14 +17,16 @@ from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
 from ipcae_sklearn.datasets import make_blocks, make_linear, make_xor
 
 
-def linear(seed):
-    X, y, relevant = make_linear(random_state=seed)
+def with_share_of_relevant(X, y, relevant):
     return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
+
+
+def linear(seed):
+    return with_share_of_relevant(*make_linear(random_state=seed))
 
 
 def xor(seed):
-    X, y, relevant = make_xor(random_state=seed)
-    return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
+    return with_share_of_relevant(*make_xor(random_state=seed))
 
 
 def blocks(seed):
@@ -37,7 +39,7 @@ def effects(seed):
     rng = np.random.default_rng(seed)
     X, y, relevant = rng.normal(size=(80, 5000)), rng.integers(0, 2, 80), np.arange(8)
     X[y == 1, : len(relevant)] += 1.1
-    return X, y, len(relevant), lambda columns: np.isin(relevant, columns).mean()
+    return with_share_of_relevant(X, y, relevant)
 
 
 def univariate(X, y, k, seed):

@@ -6,7 +6,6 @@ units of a decoder's first layer.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -130,10 +129,13 @@ class GreedyAdviser:
         runs, n_rows = self.runs, self._data.X.shape[0]
         weights = folds.train_weights(n_rows)
         several = {"k": runs.k * n_folds, "seeds": runs.seeds * n_folds}
-        own = copy.copy(self)
-        own.runs = replace(runs, weights=weights, **several)
-        own._grams = {}
-        own._first_alike = own._find_alike()
+        own = GreedyAdviser(
+            self._data,
+            self.target,
+            replace(runs, weights=weights, **several),
+            n_swap_passes=self.n_swap_passes,
+            few_rows=self.few_rows,
+        )
         if self.fallbacks:
             own.find_fallbacks()
         return own
@@ -191,13 +193,15 @@ class GreedyAdviser:
             candidates = _screen(self._data, seen, Y, start[0], most)
             start = [np.searchsorted(candidates, start[0])]
         X = _read_columns(self._data, seen, candidates)
-        options = {"n_swap_passes": n_swap_passes}
+        weight = None
         if Y is not None:
             X = _clipped(X, seen)
             if self.few_rows:
-                options["column_weight"] = _explained(X, Y, seen.weights)
+                weight = _explained(X, Y, seen.weights)
+        options = {"column_weight": weight, "n_swap_passes": n_swap_passes}
         if alone and _has_few_rows(seen.n_own[0], X.shape[-1]):
-            chosen = [_greedy_of_few(X, Y, k, start, seen.weights, **options)]
+            own = X, Y, k[0], start[0], seen.weights
+            chosen = [_greedy_of_few(*own, **options)]
         else:
             gram = self._gram(seen, X, of_all=candidates is None)
             Y = X[..., :0].double() if Y is None else Y
@@ -285,17 +289,23 @@ def _incomplete(columns, k) -> list[int]:
     return [i for i, own in enumerate(columns) if len(own) < k[i]]
 
 
-def _greedy_of_few(X, Y, k, start, weights, **options) -> np.ndarray:
+def _greedy_of_few(
+    X, Y, k, start, weights, *, column_weight, n_swap_passes
+) -> np.ndarray:
     """Greedy columns of one run, without a Gram matrix of many columns."""
-    own = {"sample_weight": weights, "target": Y, **options}
-    own = {name: _to_array(value) for name, value in own.items()}
-    return greedy_columns(_to_array(X), k[0], start=start[0], **own)
-
-
-def _to_array(of_one_run):
-    if isinstance(of_one_run, Tensor):
-        return of_one_run[0].cpu().numpy()
-    return of_one_run
+    X, Y, weights, column_weight = (
+        None if of_run is None else of_run[0].cpu().numpy()
+        for of_run in (X, Y, weights, column_weight)
+    )
+    return greedy_columns(
+        X,
+        k,
+        target=Y,
+        sample_weight=weights,
+        column_weight=column_weight,
+        start=start,
+        n_swap_passes=n_swap_passes,
+    )
 
 
 def _main_directions(needs: Tensor, n_directions: int) -> Tensor:

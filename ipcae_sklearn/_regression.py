@@ -181,11 +181,10 @@ class _Residual:
         """Do not explain by a direction with these products with all (r, p + m, 1)."""
         self._move(own * active[:, None, None], 1)
 
-    def explain_by(self, columns, in_use) -> None:
-        """Explain by the columns (r, k) in use and by nothing else, without the
-        rounding of many steps.
+    def explain_by(self, basis) -> None:
+        """Explain by the columns of a basis and by nothing else, without the rounding
+        of many steps.
         """
-        basis, _ = self.basis(columns, in_use)
         along = basis[:, : self.square.shape[1]].transpose(1, 2)
         torch.baddbmm(self.all, basis, along, alpha=-1, out=self.left)
         self.explained.copy_(self._explained())
@@ -239,8 +238,8 @@ def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
 
 def _swap_pass(residual, columns, in_use) -> None:
     """Replace each column by the best one given the others, in place."""
-    residual.explain_by(columns, in_use)
     basis, parts = residual.basis(columns, in_use)
+    residual.explain_by(basis)
     own = torch.empty_like(residual.all[..., :1])
 
     def judge(basis, part, active):

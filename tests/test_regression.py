@@ -190,7 +190,7 @@ def test_what_is_left_is_followed_through_every_step():
         residual.add(torch.tensor([j]), every)
     followed = residual.left.clone(), residual.explained.clone()
     own = torch.tensor([[3, 17, 5]])
-    residual.explain_by(own, torch.ones_like(own) > 0)
+    residual.explain_by(residual.basis(own, torch.ones_like(own) > 0)[0])
     for value, expected in zip(
         followed, (residual.left, residual.explained), strict=True
     ):

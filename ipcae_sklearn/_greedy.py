@@ -33,6 +33,7 @@ def greedy_columns(
     target_weight=0.5,
     sample_weight=None,
     column_weight=None,
+    alpha=0.0,
     start=(),
     n_swap_passes=0,
 ):
@@ -49,6 +50,12 @@ def greedy_columns(
     \\sqrt{1 - w}\\, X / \\lVert X \\rVert_F]`.
     With E the part of X that S leaves unexplained and :math:`C = T^\\top E`, column j
     reduces the residual by :math:`\\lVert C_j \\rVert^2 / \\lVert E_j \\rVert^2`.
+
+    With ``alpha`` the regression is a ridge regression: what is reduced has in addition
+    :math:`\\alpha \\sum_{j \\in S} \\lVert X_j \\rVert^2 \\lVert B_j \\rVert^2`. Few
+    rows are told apart by any few columns, and what these leave of a target is noise;
+    a penalty keeps it from being explained so soon. A large one ranks the columns by
+    what each of them explains alone.
 
     Parameters
     ----------
@@ -67,6 +74,9 @@ def greedy_columns(
     column_weight : array-like of shape (p,), default=None
         Weight of the columns, >= 0, in the squared residual. A column of weight 0 need
         not be explained; it may be chosen all the same.
+    alpha : float, default=0.0
+        Penalty on the squared coefficients, >= 0, in shares of the column's own sum of
+        squares.
     start : array-like of int, default=()
         Distinct columns to begin with, at most k; they come first in the result.
     n_swap_passes : int, default=0
@@ -115,7 +125,9 @@ def greedy_columns(
     k = _check_integer("k", k, 1, data[0].shape[1])
     n_swap_passes = _check_integer("n_swap_passes", n_swap_passes, 0, None)
     start = _check_start(start, k, data[0].shape[1])
-    residual = _Residual(*_factor(*data))
+    if not isinstance(alpha, Real) or not 0 <= alpha < np.inf:
+        raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
+    residual = _Residual(*_factor(*data), alpha, k)
     columns, independent = _forward(residual, k, start)
     # Dependent columns among them say that the others already span all of X.
     passes = n_swap_passes if independent else 0
@@ -176,15 +188,28 @@ class _Residual:
     X (r, p) and T (r, m) stay; E (r, p) is X less its projection on the directions
     added, and C = TᵀE (m, p). Both are stored by columns, for BLAS to update them in
     place.
+
+    A penalty α‖x‖² on the coefficients of a column x is a row more, in which x is √α‖x‖
+    and all else is 0. It has to be there from when x is chosen; before, it adds to the
+    norm of x alone.
     """
 
-    def __init__(self, X, T):
-        self.X = np.asfortranarray(X)
-        self.T = np.asfortranarray(T)
+    def __init__(self, X, T, alpha, k):
+        self.variance = _squared_norms(X)
+        self.penalty = alpha * self.variance
+        self.n_rows = len(X)
+        n_more = k if alpha else 0
+        self.X = np.asfortranarray(np.vstack([X, np.zeros((n_more, X.shape[1]))]))
+        self.T = np.asfortranarray(np.vstack([T, np.zeros((n_more, T.shape[1]))]))
         self.E = self.X.copy(order="F")
         self.C = np.asfortranarray(self.T.T @ self.X)
-        self.variance = _squared_norms(self.X)
         self._measure()
+
+    def penalize(self, j, i, factor=1.0):
+        """Have the i-th chosen column j in the penalty's i-th row; 0: no more."""
+        if len(self.X) > self.n_rows:
+            value = factor * np.sqrt(self.penalty[j])
+            self.X[self.n_rows + i, j] = self.E[self.n_rows + i, j] = value
 
     def add(self, q):
         """Explain by the unit vector q (r,), orthogonal to those added before."""
@@ -201,7 +226,8 @@ class _Residual:
         self._measure()
 
     def _measure(self):
-        self.norms, self.products = _squared_norms(self.E), _squared_norms(self.C)
+        self.norms = _squared_norms(self.E) + self.penalty
+        self.products = _squared_norms(self.C)
 
     def live(self, norms):
         return norms > _DEAD * self.variance
@@ -233,6 +259,7 @@ def _forward(residual, k, start=()):
         given = step < len(start)
         j = start[step] if given else _next_column(residual, columns[:step])
         columns[step] = j
+        residual.penalize(j, step)
         if residual.live(residual.norms)[j]:
             # A column almost explained is mostly rounding in the old directions.
             q = residual.E[:, j] / np.sqrt(residual.norms[j])
@@ -269,9 +296,11 @@ def _swap_pass(residual, columns):
         gains[columns] = -1.0
         j = _first_best(gains)
         if gains[j] > explained + _PROGRESS:
+            residual.remove(own)
+            residual.penalize(columns[i], i, 0.0)
+            residual.penalize(j, i)
             columns[i] = j
             Q, R = qr(residual.X[:, columns], mode="economic")
-            residual.remove(own)
             residual.add(_own_direction(Q, R, i))
     return not np.array_equal(columns, before)
 

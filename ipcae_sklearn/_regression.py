@@ -74,6 +74,7 @@ def greedy_from_products(
     start: Sequence[np.ndarray],
     *,
     column_weight: Tensor | None = None,
+    alpha: float = 0.0,
     n_swap_passes: int = 0,
 ) -> list[np.ndarray]:
     """Choose the columns of each run that explain all columns and a target best.
@@ -89,6 +90,8 @@ def greedy_from_products(
         Columns to begin with.
     column_weight : Tensor of shape (r, p), optional
         Weights of the columns among what is to be explained.
+    alpha : float, default=0.0
+        Penalty on the squared coefficients, in shares of the columns' squares.
     n_swap_passes : int, default=0
         Passes in which each column in turn is replaced by the best one given the
         others.
@@ -98,7 +101,7 @@ def greedy_from_products(
     list of r int arrays of shape (k,)
         As :func:`ipcae_sklearn.greedy_columns` returns them.
     """
-    residual = _Residual(gram, products, column_weight)
+    residual = _Residual(gram, products, column_weight, alpha)
     steps = torch.arange(max(k), device=gram.device)
     in_use = steps < torch.tensor(k, device=gram.device).unsqueeze(-1)
     columns, independent = _forward(residual, in_use, start)
@@ -121,8 +124,9 @@ class _Residual:
     ``weight`` (r, 1, p + m) tells how much a row of them counts.
     """
 
-    def __init__(self, gram, products, column_weight):
+    def __init__(self, gram, products, column_weight, alpha):
         self.square = torch.diagonal(gram, dim1=1, dim2=2)  # (r, p)
+        self.penalty = alpha * self.square
         if column_weight is None:
             column_weight = torch.ones_like(self.square)
         total = (column_weight * self.square).sum(-1, keepdim=True)
@@ -131,7 +135,7 @@ class _Residual:
         self.weight = weight.unsqueeze(1)
         self.all = torch.cat([gram, products], 1)
         self.left = self.all.clone()
-        self.norms = torch.diagonal(self.left, dim1=1, dim2=2)  # (r, p), a view
+        self.squares_left = torch.diagonal(self.left, dim1=1, dim2=2)  # a view
         self.explained = self._explained()
 
     def _explained(self):
@@ -144,7 +148,7 @@ class _Residual:
 
         Dead columns come after all others, those of the largest square first.
         """
-        return self._gains(self.explained, self.norms)
+        return self._gains(self.explained, self.squares_left)
 
     def gains_without(self, own) -> Tensor:
         """The same, had one direction not been explained; ``own`` (r, p + m, 1) are
@@ -154,9 +158,11 @@ class _Residual:
         cross, square = weighted @ self.left, weighted @ own
         along = own[:, : self.square.shape[1]].transpose(1, 2)
         more = (along * (2 * cross + square * along)).squeeze(1)
-        return self._gains(self.explained + more, self.norms + along.squeeze(1) ** 2)
+        squares_left = self.squares_left + along.squeeze(1) ** 2
+        return self._gains(self.explained + more, squares_left)
 
-    def _gains(self, explained, norms):
+    def _gains(self, explained, squares_left):
+        norms = squares_left + self.penalty
         dead = self.square / self.square.max(-1, keepdim=True).values.clamp(min=_TINY)
         live = norms > _DEAD * self.square
         return torch.where(live, explained.clamp(min=0) / norms, dead - 2)
@@ -172,6 +178,7 @@ class _Residual:
         """
         own = _columns(self.left, j.unsqueeze(-1))
         norm = own.gather(1, j[:, None, None])
+        norm = norm + self.penalty.gather(1, j.unsqueeze(-1)).unsqueeze(-1)
         live = norm > _DEAD * self.square.gather(1, j.unsqueeze(-1)).unsqueeze(-1)
         added = live & active[:, None, None]
         self._move(own * torch.where(added, norm.clamp(min=_TINY).rsqrt(), 0), -1)
@@ -198,6 +205,7 @@ class _Residual:
         """
         own, k = _columns(self.all, columns), columns.shape[1]
         inner = own.gather(1, columns.unsqueeze(-1).expand(-1, -1, k))
+        inner += torch.diag_embed(self.penalty.gather(1, columns))
         both = in_use.unsqueeze(-1) & in_use.unsqueeze(-2)
         unit = torch.eye(k, dtype=inner.dtype, device=inner.device).expand_as(inner)
         triangle = torch.linalg.cholesky_ex(torch.where(both, inner, unit)).L

@@ -20,8 +20,9 @@ def slow_residual(
     target_weight=0.5,
     sample_weight=None,
     column_weight=None,
+    alpha=0.0,
 ):
-    """By one least-squares problem, on the rows as they are."""
+    """By one least-squares problem, on rows as they are; a penalty is more rows."""
     w = np.ones(len(X)) if sample_weight is None else sample_weight
     c = np.ones(X.shape[1]) if column_weight is None else column_weight
 
@@ -36,8 +37,11 @@ def slow_residual(
         T = np.hstack(
             [scaled[0] * target_weight**0.5, scaled[1] * (1 - target_weight) ** 0.5]
         )
-    coef = np.linalg.lstsq(X[:, columns], T, rcond=None)[0]
-    return np.sum((T - X[:, columns] @ coef) ** 2) / np.sum(T**2)
+    penalty = np.diag(np.sqrt(alpha) * np.linalg.norm(X[:, columns], axis=0))
+    A = np.vstack([X[:, columns], penalty])
+    T = np.vstack([T, np.zeros((len(penalty), T.shape[1]))])
+    coef = np.linalg.lstsq(A, T, rcond=None)[0]
+    return np.sum((T - A @ coef) ** 2) / np.sum(T**2)
 
 
 def best_addition(X, columns, **options):
@@ -90,6 +94,27 @@ def test_equals_slow_reference(shape, target, weighted):
             slow_residual(X, columns, **options),
             rtol=1e-10,
         )
+
+
+@pytest.mark.parametrize("alpha", [0.1, 10.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_penalty_equals_slow_reference(shape, alpha):
+    X, options = correlated(*shape), make_options(shape, "one-hot", True)
+    options["alpha"] = alpha
+    for n_swap_passes in (0, 2):
+        columns = greedy_columns(X, 6, n_swap_passes=n_swap_passes, **options)
+        assert_array_equal(columns, slow_greedy(X, 6, n_swap_passes, **options))
+
+
+def test_a_large_penalty_ranks_columns_by_what_each_explains_alone():
+    X, y = correlated(40, 30), np.random.default_rng(2).normal(size=40)
+    alone = [abs(np.corrcoef(x, y)[0, 1]) for x in X.T]
+    best = np.argsort(alone)[::-1][:8]
+    options = {"target": y, "target_weight": 1.0}
+    found = greedy_columns(X, 8, alpha=1e9, **options)
+    assert_array_equal(found, best)
+    found = greedy_columns(X, 8, alpha=1e9, start=[1, 2], n_swap_passes=2, **options)
+    assert set(found) == set(best)
 
 
 def test_target_alone():
@@ -155,11 +180,11 @@ def test_converged_swaps_cannot_be_improved():
         assert best_addition(X, columns[:i] + columns[i + 1 :]) == columns[i]
 
 
-def test_residual_state_does_not_drift():
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_residual_state_does_not_drift(alpha):
     X = correlated(150, 120)
-    residual = _greedy._Residual(
-        *_greedy._factor(X, np.empty((150, 0)), 0, np.ones(150), np.ones(120))
-    )
+    factor = _greedy._factor(X, np.empty((150, 0)), 0, np.ones(150), np.ones(120))
+    residual = _greedy._Residual(*factor, alpha, 60)
     columns, independent = _greedy._forward(residual, 60)
     assert independent
     for _ in range(5):
@@ -363,6 +388,9 @@ NAN_AT_END = np.r_[np.ones(9), np.nan]
         ("sample_weight", {"sample_weight": np.zeros(10)}),
         ("column_weight", {"column_weight": np.ones(10)}),
         ("column_weight", {"column_weight": -np.ones(4)}),
+        ("alpha", {"alpha": -1.0}),
+        ("alpha", {"alpha": np.nan}),
+        ("alpha", {"alpha": "auto"}),
         ("n_swap_passes", {"n_swap_passes": -1}),
         ("n_swap_passes", {"n_swap_passes": 1.5}),
     ],

@@ -43,7 +43,10 @@ def roughly_greedy(X, k, Y=None, weights=None, column_weight=None, start=(), **o
 @pytest.mark.parametrize("n_start", [0, 3])
 @pytest.mark.parametrize("n_swap_passes", [0, 3])
 @pytest.mark.parametrize("with_target", [False, True])
-def test_they_are_the_greedy_columns(weighted, n_start, n_swap_passes, with_target):
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_they_are_the_greedy_columns(
+    weighted, n_start, n_swap_passes, with_target, alpha
+):
     X, Y = some_data()
     rng = np.random.default_rng(1)
     weights = rng.integers(0, 3, 200).astype(float) if weighted else None
@@ -55,6 +58,7 @@ def test_they_are_the_greedy_columns(weighted, n_start, n_swap_passes, with_targ
         target=Y if with_target else None,
         sample_weight=weights,
         column_weight=column_weight,
+        alpha=alpha,
         start=start,
         n_swap_passes=n_swap_passes,
     )
@@ -65,6 +69,7 @@ def test_they_are_the_greedy_columns(weighted, n_start, n_swap_passes, with_targ
         weights,
         column_weight,
         start,
+        alpha=alpha,
         n_swap_passes=n_swap_passes,
     )
     assert found == expected.tolist()
@@ -115,7 +120,7 @@ def test_constant_columns_are_worth_nothing():
         X, Y = some_data(n=int(rng.integers(60, 3000)), seed=seed)
         X[:, [4, 9]] = rng.normal(size=2)
         weights = rng.uniform(0.1, 10, len(X)) if seed % 2 else None
-        residual = _Residual(*products_of(X, Y, weights), None)
+        residual = _Residual(*products_of(X, Y, weights), None, 0.0)
         assert (residual.square[0, [4, 9]] == 0).all()
         assert (residual.gains()[0, [4, 9]] < 0).all()
 
@@ -182,9 +187,10 @@ def test_swaps_explain_more():
     assert unexplained(swapped) < 0.9 * unexplained(start)
 
 
-def test_what_is_left_is_followed_through_every_step():
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_what_is_left_is_followed_through_every_step(alpha):
     X, Y = some_data()
-    residual = _Residual(*products_of(X, Y), None)
+    residual = _Residual(*products_of(X, Y), None, alpha)
     every = torch.tensor([True])
     for j in (3, 17, 5):
         residual.add(torch.tensor([j]), every)

@@ -47,9 +47,36 @@ def _kept(parameter, indices: Sequence[Tensor], dim: int = 0) -> nn.Parameter:
     return _stack([own.index_select(dim, index) for own, index in chosen])
 
 
+def _rows_of(values: Tensor, rows: Tensor | None) -> Tensor:
+    """Some rows (r, m) of values (r, k, ...); all where ``rows`` is None."""
+    if rows is None:
+        return values
+    return values[torch.arange(len(rows), device=rows.device).unsqueeze(-1), rows]
+
+
+def _in_their_rows(values: Tensor, rows: Tensor | None, every: Tensor) -> Tensor:
+    """Zeros of the shape of ``every`` with values (r, m, ...) in some rows (r, m)."""
+    if rows is None:
+        return values
+    index = rows.unsqueeze(-1).expand_as(values)
+    return torch.zeros_like(every).scatter_(1, index, values)
+
+
 def trainable(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of a module that are not frozen."""
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def _repeated(module: nn.Module, times: int):
+    """A copy of a module with all runs of it, several times."""
+    other = copy.deepcopy(module)
+    for own in other.modules():
+        for name, t in list(own.named_parameters(recurse=False)):
+            repeats = (times,) + (1,) * (t.dim() - 1)
+            frozen = not t.requires_grad
+            values = nn.Parameter(t.detach().repeat(repeats), not frozen)
+            setattr(own, name, values)
+    return other
 
 
 def _copy(target: Tensor, source: Tensor) -> None:
@@ -227,12 +254,8 @@ class MLPDecoder(nn.Module):
 
     def repeated(self, times: int) -> MLPDecoder:
         """A decoder with all runs of this one, several times."""
-        other = copy.deepcopy(self)
+        other = _repeated(self, times)
         other.n_inputs = self.n_inputs * times
-        for module in other.modules():
-            for name, t in list(module.named_parameters(recurse=False)):
-                repeats = (times,) + (1,) * (t.dim() - 1)
-                setattr(module, name, nn.Parameter(t.detach().repeat(repeats)))
         return other
 
     def keep_inputs(self, inputs: Sequence[Tensor]) -> None:
@@ -380,10 +403,15 @@ class DirectLogits(nn.Module):
         """(r, k, p)."""
         return self.log_alpha
 
-    def with_pullback(self, out: Tensor | None = None) -> tuple[Tensor, Pullback]:
-        """(r, k, p), and its pullback."""
+    def with_pullback(self, out=None, rows=None) -> tuple[Tensor, Pullback]:
+        """(r, k, p), or (r, m, p) of some rows (r, m) of each run; their pullback."""
         frozen = not self.log_alpha.requires_grad
-        return self().detach(), lambda grad: (None, [] if frozen else [grad])
+        value = _rows_of(self().detach(), rows)
+
+        def pullback(grad):
+            return None, [] if frozen else [_in_their_rows(grad, rows, self.log_alpha)]
+
+        return value, pullback
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number."""
@@ -493,19 +521,28 @@ class IndirectLogits(nn.Module):
             logits = psi * self.weight
         return logits if self.bias is None else logits + self.bias
 
-    def with_pullback(self, out: Tensor | None = None) -> tuple[Tensor, Pullback]:
-        """(r, k, p), in ``out`` if they are the result of a product; their pullback."""
+    def with_pullback(self, out=None, rows=None) -> tuple[Tensor, Pullback]:
+        """(r, k, p), or (r, m, p) of some rows (r, m) of each run; their pullback.
+
+        They are in ``out``, if that is given and they are the result of a product.
+        """
         frozen = not all(p.requires_grad for p in self.parameters())
         if self.map != "shared" or len(self.hidden) or frozen:
-            value, recorded = by_autograd(self, parameters=trainable(self))
-            return value, lambda grad: (None, list(recorded(grad)))
+            every, recorded = by_autograd(self, parameters=trainable(self))
+            return _rows_of(every, rows), lambda grad: (
+                None,
+                list(recorded(_in_their_rows(grad, rows, every))),
+            )
+        embedding = _rows_of(self.embedding, rows)
 
         def pullback(grad):
             of_bias = [] if self.bias is None else [grad.sum(1, keepdim=True)]
-            of_weight = torch.bmm(grad.mT, self.embedding)
-            return None, [of_weight, *of_bias, torch.bmm(grad, self.weight)]
+            of_weight = torch.bmm(grad.mT, embedding)
+            of_embedding = torch.bmm(grad, self.weight)
+            of_embedding = _in_their_rows(of_embedding, rows, self.embedding)
+            return None, [of_weight, *of_bias, of_embedding]
 
-        return _linear(self.embedding, self.weight, self.bias, out), pullback
+        return _linear(embedding, self.weight, self.bias, out), pullback
 
     def keep_rows(self, rows: Sequence[Tensor]) -> None:
         """Go on with some rows of each run, given by number.
@@ -541,10 +578,17 @@ class ConcreteAutoencoder(nn.Module):
         self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
 
+    def repeated(self, times: int) -> ConcreteAutoencoder:
+        """All runs, several times."""
+        return self._with(_repeated(self.logits, times), times)
+
     def decoders_alone(self, times: int) -> ConcreteAutoencoder:
         """The decoders of all runs, several times, without a selector."""
+        return self._with(nn.Identity(), times)
+
+    def _with(self, logits, times: int) -> ConcreteAutoencoder:
         decoder = self.decoder.repeated(times)
-        other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
+        other = ConcreteAutoencoder(logits, decoder, self.k * times)
         other.untrained = self.untrained * times
         return other.to(self.row_mask.device).train()
 

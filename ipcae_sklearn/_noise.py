@@ -79,17 +79,21 @@ class Pool:
         self.generator = torch.Generator().manual_seed(seed)
         self.n_drawn = 0
 
-    def rows(self, n: int, width: int) -> Tensor:
-        """Values (r, n, width) of the next step."""
+    def rows(self, n: int, width: int, own: Tensor | None = None) -> Tensor:
+        """Values (r, n, width) of the next step, or those of each run's own rows
+        (r, m) alone.
+        """
         step = self.n_drawn % self.STEPS
         if step == 0:
             self._redraw(width)
         self.n_drawn += 1
-        if len(self.n_rows) == 1 and n <= self.n_rows[0]:  # a view
+        if own is None and len(self.n_rows) == 1 and n <= self.n_rows[0]:  # a view
             stride, start = self.places[step][0]
             return self.values.as_strided((1, n, width), (0, stride, 1), start)
         stride, start = self.place_table[step].unsqueeze(-1).unbind(1)  # (r, 1) each
-        begin = (start + stride * torch.arange(n, device=self.device)) % self.SIZE
+        if own is None:
+            own = torch.arange(n, device=self.device)
+        begin = (start + stride * own) % self.SIZE
         windows = self.values.unfold(0, width, 1)
         return windows.index_select(0, begin.flatten()).view(*begin.shape, width)
 
@@ -109,12 +113,14 @@ class Pool:
         return stride, own.randint(0, self.SIZE - n_rows * stride)
 
 
-class _PooledNoise(Pool):
+class PooledNoise(Pool):
     """Gumbel noise of r runs from a pool."""
 
-    def draw(self, n_rows: int, n_features: int) -> tuple[Tensor, None]:
-        """Gumbel values (r, k, p); what spare rows hold has no meaning."""
-        return self.rows(max(self.n_rows), n_features), None
+    def draw(self, n_rows: int, n_features: int, rows=None) -> tuple[Tensor, None]:
+        """Gumbel values (r, k, p), or (r, m, p) of some rows (r, m) of the selector;
+        what spare rows hold has no meaning.
+        """
+        return self.rows(max(self.n_rows), n_features, rows), None
 
 
 def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
@@ -123,7 +129,7 @@ def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
     It has a method ``draw(n_rows, n_features)``, for the rows of a batch.
     """
     if options.noise == "pool" and options.gradient != "gumbel_rao":
-        return _PooledNoise(list(k), seeds, seed, device, sample_gumbel)
+        return PooledNoise(list(k), seeds, seed, device, sample_gumbel)
     return _FreshNoise(k, options, seeds, device)
 
 
@@ -183,6 +189,20 @@ class InputMasks:
             uniform = torch.rand(n, k, generator=generator, dtype=dtype)
             factors[:, i, 0, :k] = (uniform >= rate) / (1 - rate)
         return factors.to(self.device)
+
+
+def shown_rows(factors: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Of factors (r, 1, k) those (r, 1, m) of the inputs that are not left out, and
+    the numbers (r, m) of these; None for all.
+
+    Runs that have fewer of them have others among theirs, whose factors are 0.
+    """
+    shown = factors.squeeze(1) > 0
+    m = max(1, int(shown.sum(-1).max()))
+    if m == shown.shape[-1]:
+        return factors, None
+    rows = shown.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :m]
+    return factors.gather(-1, rows.unsqueeze(1)), rows
 
 
 def _another_seed(seed: int, use: int) -> int:

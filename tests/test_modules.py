@@ -324,16 +324,22 @@ def test_pullback_of_a_decoder_without_its_input():
     ],
     ids=str,
 )
-def test_pullback_of_logits_equals_automatic_gradients(k, options):
+@pytest.mark.parametrize("rows", [None, [[2, 0], [1, 0]]], ids=["all", "some"])
+def test_pullback_of_logits_equals_automatic_gradients(k, options, rows):
     if options is None:
         logits = direct(k).double()
     else:
         p, d = sizes_of(options.get("map", "shared"))
         logits = indirect(k, p, d, **options).double()
     expected = logits()
+    if rows is not None:
+        rows = torch.tensor(rows)[: len(k)]
+        expected = torch.stack(
+            [own[index] for own, index in zip(expected, rows, strict=True)]
+        )
     cotangent = normal(*expected.shape, seed=1).double()
     with torch.no_grad():
-        value, pullback = logits.with_pullback()
+        value, pullback = logits.with_pullback(rows=rows)
     assert_pullback_is_right(
         value,
         lambda grad: pullback(grad)[1],
@@ -497,6 +503,25 @@ def test_spare_inputs_do_not_count():
     assert torch.equal(model(z), model(changed))
     changed[1, :, 1] += 1
     assert not torch.equal(model(z), model(changed))
+
+
+@pytest.mark.parametrize("logits", [indirect, direct])
+def test_a_repeated_model_has_all_runs_and_parameters_of_its_own(logits):
+    k = (3, 2)
+    frozen = logits(k)
+    next(frozen.parameters()).requires_grad_(False)
+    model = ConcreteAutoencoder(frozen, MLPDecoder(k, (5,), 6, generators(2)), k)
+    before = [p.detach().clone() for p in model.parameters()]
+    other = model.repeated(3)
+    assert other.k == [3, 2] * 3
+    assert len(other.untrained) == 6
+    for own, p, values in zip(
+        other.parameters(), model.parameters(), before, strict=True
+    ):
+        assert torch.equal(own, torch.cat([values] * 3))
+        assert own.requires_grad == p.requires_grad
+        own.data.zero_()
+        assert torch.equal(p, values)
 
 
 def test_row_mask_is_not_part_of_the_state():

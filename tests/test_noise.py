@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from ipcae_sklearn._noise import InputMasks, Jitter, Pool, selector_noise
+from ipcae_sklearn._noise import InputMasks, Jitter, Pool, selector_noise, shown_rows
 
 CPU = torch.device("cpu")
 P = 8
@@ -47,6 +47,14 @@ def test_a_run_has_the_same_noise_in_company(noise, monkeypatch):
     for _ in range(8):
         own, both = (source.draw(4, P)[0] for source in (alone, together))
         assert torch.equal(own[0], both[0][..., :3, :])
+
+
+@pytest.mark.parametrize("k", [[4], [4, 3]])
+def test_some_rows_have_the_noise_that_they_have_among_all(k):
+    every, some = noise_of("pool", k), noise_of("pool", k)
+    for rows in torch.tensor([[[2, 0], [1, 2]], [[3, 1], [0, 1]]])[:, : len(k)]:
+        expected = every.draw(4, P)[0].gather(1, rows.unsqueeze(-1).expand(-1, -1, P))
+        assert torch.equal(some.draw(4, P, rows)[0], expected)
 
 
 def pool(n_rows):
@@ -119,3 +127,14 @@ def test_inputs_are_left_out_at_random():
     torch.testing.assert_close(drawn[:, 1].mean(0), torch.ones(4), rtol=0, atol=0.2)
     alone = InputMasks([4], [0.75], [4], CPU)
     assert torch.equal(alone()[0], drawn[0, 1:])
+
+
+def test_rows_of_inputs_that_are_not_left_out():
+    factors = torch.tensor([[[0.0, 2, 0, 2]], [[0, 0, 3, 0]]])
+    shown, rows = shown_rows(factors)
+    assert rows.tolist() == [[1, 3], [2, 0]]
+    assert shown.tolist() == [[[2, 2]], [[3, 0]]]
+    every = torch.ones(2, 1, 4)
+    assert shown_rows(every) == (every, None)
+    shown, rows = shown_rows(torch.zeros(1, 1, 4))
+    assert rows.shape == (1, 1) and not shown.any()

@@ -58,7 +58,7 @@ def our_step(selector, p, b, outputs, device):
 
     @torch.no_grad()
     def step():
-        own(X, target, None, *noise.draw(b, p), None, 0.5, space)
+        own(X, target, None, *noise.draw(b, p), None, None, 0.5, space)
 
     return step
 

@@ -31,6 +31,8 @@ _TINY = 1e-300
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
+# With several penalties, rows are few: among as many columns as hold this many values.
+_PENALIZED_VALUES = 500_000
 # Bytes that the regressions of several runs at once may need on a GPU.
 _BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
@@ -38,6 +40,10 @@ _VALUES_AT_ONCE, _ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}, 32
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
+# Penalties of the regression on a target where rows are few, to be tried in turn. With
+# the first, columns are chosen for what others leave; with the last, nearly each for
+# what it explains alone.
+_PENALTIES_OF_FEW_ROWS = (0.0, 1.0, 10.0)
 
 
 @dataclass
@@ -81,8 +87,9 @@ class GreedyAdviser:
     n_swap_passes : int
         Passes of swaps that make an alternative to a run's columns; 0 for none.
     few_rows : bool
-        Whether columns count as far as the target explains them, and no further. (With
-        many rows a decoder can use what goes with the rest as well.)
+        Whether columns count as far as the target explains them, and no further, with
+        several penalties. (With many rows a decoder can use what goes with the rest as
+        well.)
     """
 
     def __init__(self, rows, target, runs, *, n_swap_passes=0, few_rows=False):
@@ -97,10 +104,12 @@ class GreedyAdviser:
         self.together = rows.device.type == "cuda" and rows.resident is not None
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
+        few_with_target = few_rows and target.tensor is not None
+        self.penalties = _PENALTIES_OF_FEW_ROWS if few_with_target else (0.0,)
         self._first_alike = self._find_alike()
         self._grams: dict[tuple[int, int], Tensor] = {}
 
-    def complete(self, columns, k, n_swap_passes: int = 0) -> list[np.ndarray]:
+    def complete(self, columns, k, n_swap_passes=0, alpha=0.0) -> list[np.ndarray]:
         """Columns of each run made up to k by greedy ones, then swapped for better
         ones.
 
@@ -109,7 +118,7 @@ class GreedyAdviser:
         runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
         look = partial(self._look, most_values=_MOST_VALUES)
         own = columns, k, look, self._target_of
-        return self._greedy(runs, *own, n_swap_passes)
+        return self._greedy(runs, *own, n_swap_passes=n_swap_passes, alpha=alpha)
 
     def find_fallbacks(self) -> None:
         """Find columns from the beginning, an alternative from then on."""
@@ -121,7 +130,8 @@ class GreedyAdviser:
         found = [*self.fallbacks]
         if self.n_swap_passes:
             k = [len(own) for own in columns]
-            found.append(self.complete(columns, k, self.n_swap_passes))
+            own = columns, k, self.n_swap_passes
+            found += [self.complete(*own, alpha) for alpha in self.penalties]
         return found
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
@@ -175,20 +185,20 @@ class GreedyAdviser:
                 found[i] = np.append(columns[i], best)
         return found
 
-    def _greedy(self, runs, columns, k, look, target_of, n_swap_passes=0):
+    def _greedy(self, runs, columns, k, look, target_of, **options):
         """The columns, of some runs with others, explained in target_of(seen)."""
         found = list(columns)
         for seen in self._side_by_side(runs, k, look):
             start = [np.asarray(columns[i], dtype=np.intp) for i in seen.runs]
             n = [k[i] for i in seen.runs]
-            chosen = self._greedy_in(seen, start, n, target_of(seen), n_swap_passes)
+            chosen = self._greedy_in(seen, start, n, target_of(seen), options)
             for i, answer in zip(seen.runs, chosen, strict=True):
                 found[i] = answer
         return found
 
-    def _greedy_in(self, seen, start, k, Y, n_swap_passes) -> list[np.ndarray]:
+    def _greedy_in(self, seen, start, k, Y, options) -> list[np.ndarray]:
         alone, candidates = len(k) == 1, None
-        most = _most_candidates(k[0], seen.n_own[0])
+        most = self._most_candidates(k[0], seen.n_own[0])
         if alone and most < self._data.n_features:
             candidates = _screen(self._data, seen, Y, start[0], most)
             start = [np.searchsorted(candidates, start[0])]
@@ -198,7 +208,7 @@ class GreedyAdviser:
             X = _clipped(X, seen)
             if self.few_rows:
                 weight = _explained(X, Y, seen.weights)
-        options = {"column_weight": weight, "n_swap_passes": n_swap_passes}
+        options = options | {"column_weight": weight}
         if alone and _has_few_rows(seen.n_own[0], X.shape[-1]):
             own = X, Y, k[0], start[0], seen.weights
             chosen = [_greedy_of_few(*own, **options)]
@@ -208,6 +218,10 @@ class GreedyAdviser:
             products = products_with(X, Y, seen.share)
             chosen = greedy_from_products(gram, products, k, start, **options)
         return chosen if candidates is None else [candidates[own] for own in chosen]
+
+    def _most_candidates(self, k, n_rows) -> int:
+        values = _GREEDY_VALUES if len(self.penalties) == 1 else _PENALIZED_VALUES
+        return max(2 * k, isqrt(_GREEDY_VALUES), values // n_rows)
 
     def _gram(self, seen, X, *, of_all) -> Tensor:
         """The Gram matrices of the columns.
@@ -270,14 +284,10 @@ class GreedyAdviser:
         runs, step = list(runs), 1
         if self.together and runs:
             n, p = look(runs[:1]).index.shape[1], self._data.n_features
-            if not _has_few_rows(n, p) and _most_candidates(min(k), n) >= p:
+            if not _has_few_rows(n, p) and self._most_candidates(min(k), n) >= p:
                 step = max(1, _BYTES_AT_ONCE // (8 * p * (2 * n + 4 * p)))
         for first in range(0, len(runs), step):
             yield look(runs[first : first + step])
-
-
-def _most_candidates(k, n_rows) -> int:
-    return max(2 * k, isqrt(_GREEDY_VALUES), _GREEDY_VALUES // n_rows)
 
 
 def _has_few_rows(n_rows, n_columns) -> bool:
@@ -289,9 +299,7 @@ def _incomplete(columns, k) -> list[int]:
     return [i for i, own in enumerate(columns) if len(own) < k[i]]
 
 
-def _greedy_of_few(
-    X, Y, k, start, weights, *, column_weight, n_swap_passes
-) -> np.ndarray:
+def _greedy_of_few(X, Y, k, start, weights, *, column_weight, **options) -> np.ndarray:
     """Greedy columns of one run, without a Gram matrix of many columns."""
     X, Y, weights, column_weight = (
         None if of_run is None else of_run[0].cpu().numpy()
@@ -304,7 +312,7 @@ def _greedy_of_few(
         sample_weight=weights,
         column_weight=column_weight,
         start=start,
-        n_swap_passes=n_swap_passes,
+        **options,
     )
 
 

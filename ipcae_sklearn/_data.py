@@ -554,6 +554,13 @@ class TrainingBatches:
         other.has_validation = True
         return other, n_folds
 
+    def without_validation(self) -> TrainingBatches:
+        """The same batches, of which nobody sees the held-out rows."""
+        other = copy.copy(self)
+        other.held_out = _Part(self.held_out.index[..., :0], None)
+        other.has_validation = False
+        return other
+
     def train_weights(self, n_rows: int) -> np.ndarray:
         """Weights (r, n_rows) of all rows in training, where runs have weights."""
         weights = self.training.weights.cpu().numpy()

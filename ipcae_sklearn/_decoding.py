@@ -66,6 +66,10 @@ class Batches(Protocol):
         """
         ...
 
+    def without_validation(self) -> Batches:
+        """The same batches, of which nobody sees the held-out rows."""
+        ...
+
     def train_weights(self, n_rows: int) -> np.ndarray:
         """Each run's weights of all rows (r, n_rows), 0 for those not trained on."""
         ...

@@ -141,19 +141,26 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
 
 
 def local_search_in_folds(
-    model, batches, loss, options, columns, adviser, on_trial=None
+    model, batches, loss, options, columns, adviser, search_anew=None, on_trial=None
 ) -> tuple[list[np.ndarray], TuningLength | None]:
     """Better columns of each run, where few rows are trained on and none held out.
 
     Tried are the adviser's alternatives. They are judged as the length of the tuning is
     found, by a decoder for each fold of the rows, trained on the others, from which the
     adviser has drawn what is tried there. The columns to begin with were chosen by
-    decoders that had seen all rows, so that the folds flatter them: of the others that
-    are not clearly worse the best are taken.
+    decoders that had seen all rows, so that the folds flatter them: others are taken
+    that are not clearly worse. Unless the search is repeated in each fold: then its
+    columns there stand for these, and the set of the lowest loss is taken.
 
-    The parameters are those of :func:`local_search`, but that ``on_trial`` is called
-    after each set, with the losses (r,) of the columns taken so far. A set with which
-    the loss of any run becomes non-finite is taken by none.
+    The parameters are those of :func:`local_search`, and
+
+    search_anew : callable, optional
+        ``search_anew(batches, n_folds, adviser)`` returns the columns that the runs
+        find in each fold.
+    on_trial : callable, optional
+        Called after each set with the losses (r,) of the columns taken so far.
+
+    A set with which the loss of any run becomes non-finite is taken by none.
 
     Returns
     -------
@@ -171,28 +178,30 @@ def local_search_in_folds(
         table = padded(columns, model, n_folds)
         return tuning_length(model, folds, n_folds, loss, options, table)
 
-    first = best_length = length_of([*columns] * n_folds)
+    in_folds = [*columns] * n_folds
     if not options.n_trials:
-        return best, first
+        return best, length_of(in_folds)
+    own_adviser = adviser.in_folds(n_folds, folds)
+    if search_anew is not None:
+        in_folds = search_anew(folds.without_validation(), n_folds, own_adviser)
+    first = best_length = length_of(in_folds)
     others = [
         (j, tried, differ)
         for j, tried in enumerate(adviser.alternatives(columns))
         if (differ := _differ(tried, columns)).any()
     ][: options.n_trials]
-    if others:
-        own_adviser = adviser.in_folds(n_folds, folds)
-        in_folds = own_adviser.alternatives([*columns] * n_folds)
-    swapped = np.zeros(n_runs, dtype=bool)
+    others_in_folds = own_adviser.alternatives(in_folds) if others else []
+    flattered = np.full(n_runs, search_anew is None)
     for n_tried, (j, tried, differ) in enumerate(others, 1):
         try:
-            length = length_of(in_folds[j])
+            length = length_of(others_in_folds[j])
         except NonFiniteLossError:
             continue
-        better = differ & (~swapped | (length.loss < best_length.loss))
-        taken = better & ~_is_clearly_worse(length.losses, first.losses)
+        is_worse = _is_clearly_worse(length.losses, first.losses)
+        taken = differ & (flattered & ~is_worse | (length.loss < best_length.loss))
         best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
         best_length = length.where(taken, best_length)
-        swapped |= taken
+        flattered &= ~taken
         if on_trial is not None:
             on_trial(n_tried, best_length.loss)
     return best, best_length

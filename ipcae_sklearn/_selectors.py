@@ -546,6 +546,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         # A warm fit goes on with the decoder that it has.
         return _FOLDS if n_train < _ROWS_TO_VALIDATE and not self.warm_start else 0
 
+    def _n_searches(self, task, holds_out: bool) -> int:
+        """The most searches that go on side by side for one run."""
+        repeats = task != "reconstruction" and not holds_out and self.n_trials > 0
+        return _FOLDS if repeats else 1
+
     def _resolve_dropout(self, n_rows: int, few: bool) -> float:
         """Share of the features of n_rows rows to hide; ``few``: by default."""
         if self.feature_dropout != "auto":
@@ -1044,8 +1049,9 @@ class CAESelector(_BaseConcreteSelector):
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
         (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what a linear regression proposes
-        (not with ``warm_start``).
+        500 rows and none held out, five folds judge what linear regressions propose
+        (not with ``warm_start``); with a target the search is repeated in each of them,
+        which takes as long as the rest or longer.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1160,9 +1166,10 @@ class CAESelector(_BaseConcreteSelector):
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: what the regression proposes is taken if five folds do not tell that it is
-    worse.) Last, the *tuning* trains the decoder on the columns chosen, that of a
-    classification without noise on its inputs and with it; the held-out rows choose.
+    out: five folds judge what the regression proposes, with a target a ridge regression
+    of several penalties, and what the search finds without each of them.) Last, the
+    *tuning* trains the decoder on the columns chosen, that of a classification without
+    noise on its inputs and with it; the held-out rows choose.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1281,8 +1288,9 @@ class IPCAESelector(_BaseConcreteSelector):
     n_trials : int, default=12
         The most sets of features that the local search tries in place of the one found
         (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what a linear regression proposes
-        (not with ``warm_start``).
+        500 rows and none held out, five folds judge what linear regressions propose
+        (not with ``warm_start``); with a target the search is repeated in each of them,
+        which takes as long as the rest or longer.
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
@@ -1396,9 +1404,10 @@ class IPCAESelector(_BaseConcreteSelector):
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: what the regression proposes is taken if five folds do not tell that it is
-    worse.) Last, the *tuning* trains the decoder on the columns chosen, that of a
-    classification without noise on its inputs and with it; the held-out rows choose.
+    out: five folds judge what the regression proposes, with a target a ridge regression
+    of several penalties, and what the search finds without each of them.) Last, the
+    *tuning* trains the decoder on the columns chosen, that of a classification without
+    noise on its inputs and with it; the held-out rows choose.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

@@ -48,7 +48,12 @@ from ipcae_sklearn._local_search import (
     stand_ins,
     with_replaced,
 )
-from ipcae_sklearn._noise import InputMasks, selector_noise
+from ipcae_sklearn._noise import (
+    InputMasks,
+    PooledNoise,
+    selector_noise,
+    shown_rows,
+)
 
 HISTORY = (
     "train_loss",
@@ -94,6 +99,8 @@ _UNSURE_SHARE = 0.05
 # Rows that are sure of the same column may yet part, so sure rows end the search only
 # when they are distinct or have kept their columns for this share of the schedule.
 _SHARE_OF_PATIENCE = 0.2
+# A look at the rows takes as long as several steps.
+_STEPS_BETWEEN_LOOKS = 40
 
 
 class _Keeper:
@@ -144,6 +151,10 @@ class _Keeper:
                     selection(i), float(monitored[i]), self._state(i)
                 )
         self.stopped |= ending
+
+    def pass_by(self, train_loss) -> None:
+        """Count an epoch that nobody looks at, after which no run may stop."""
+        self._stalled(train_loss)
 
     def _state(self, i: int) -> dict[str, dict[str, Tensor]]:
         if self.selector_moves:
@@ -259,6 +270,12 @@ def train(
     """
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
+    judges_in_folds = options.n_folds and options.n_trials and not keeper.validates
+    search_anew = None
+    # With a target: its noise is most of what few rows tell.
+    if judges_in_folds and adviser is not None and adviser.asks_decoder:
+        own = model.repeated(1), loss, options, seeds, k
+        search_anew = partial(_search_anew, *own)
     on_epoch = on_epoch or (lambda epoch, values: False)
     asked_to_stop, length = False, None
     keeper.start_with(columns)
@@ -266,22 +283,42 @@ def train(
         asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
     if _tunes(model, options):
         if columns is None and adviser is not None:
-            keeper.restore()
-            keeper.change(_distinct(model, batches, loss, options, adviser, seeds))
-            if k is not None and list(k) != model.k:
-                _drop_surplus(model, batches, loss, options, keeper, k)
-            if not asked_to_stop:
-                found = [kept.selection.columns for kept in keeper.kept]
-                own = model, batches, loss, options, found, adviser
-                if batches.has_validation:
-                    better = local_search(*own, seeds, on_trial)
-                else:
-                    better, length = local_search_in_folds(*own, on_trial)
-                keeper.change(better)
+            what = model, batches, loss, options
+            found = _settle(*what, keeper, k, adviser, seeds)
+            if not asked_to_stop and batches.has_validation:
+                found = local_search(*what, found, adviser, seeds, on_trial)
+            elif not asked_to_stop:
+                found, length = local_search_in_folds(
+                    *what, found, adviser, search_anew, on_trial
+                )
+            keeper.change(found)
         keeper.restore()
         _tune(model, batches, loss, options, keeper, length, on_epoch)
     keeper.restore()
     return _with_findings(keeper.results(), model, batches, loss)
+
+
+def _settle(model, batches, loss, options, keeper, k, adviser, seeds):
+    """The distinct columns of the runs after a search, k of each; the keeper has them,
+    and the model rows for no others.
+    """
+    keeper.restore()
+    keeper.change(_distinct(model, batches, loss, options, adviser, seeds))
+    if k is not None and list(k) != model.k:
+        _drop_surplus(model, batches, loss, options, keeper, k)
+    return [kept.selection.columns for kept in keeper.kept]
+
+
+def _search_anew(untrained, loss, options, seeds, k, batches, times, adviser):
+    """The columns that the runs find on other rows, each of them several times."""
+    model = untrained.repeated(times)
+    options = replace(options, dropout=options.dropout * times)
+    seeds, k = [*seeds] * times, None if k is None else [*k] * times
+    keeper = _Keeper(model, options, batches.has_validation)
+    keeper.start_with(None)
+    own = model, batches, loss, options
+    _search(*own, seeds, keeper)
+    return _settle(*own, keeper, k, adviser, seeds)
 
 
 def _tunes(model, options) -> bool:
@@ -289,8 +326,11 @@ def _tunes(model, options) -> bool:
     return options.tuning_iter > 0 and has_parameters
 
 
-def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
-    """Train selector and decoder with relaxed selections; whether on_epoch ended it."""
+def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool:
+    """Train selector and decoder with relaxed selections; whether on_epoch ended it.
+
+    If nobody is told of every epoch, only some are looked at.
+    """
     masks, device = None, model.row_mask.device
     noise = selector_noise(model.k, options, seeds, batches.seed, device)
     if any(options.dropout):
@@ -300,13 +340,20 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
     tunes = _tunes(model, options)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
-    patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter)
+    step = 1
+    if on_epoch is None and not batches.has_validation:
+        step = math.ceil(_STEPS_BETWEEN_LOOKS / batches.n_train_batches)
+    patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter / step)
     n_same = np.zeros(len(model.k), dtype=int)
     last_preferred = np.full((len(model.k), 1), -2)
 
     def temperature(step):
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
+
+    # A GPU, which records steps of one shape, has all rows take part.
+    skips = isinstance(noise, PooledNoise) and not options.diversity
+    skips = skips and device.type == "cpu"
 
     one_step = partial(_search_step, model, optimizer, loss, options)
     one_step = replayed(one_step, device, model.decoder.recordable)
@@ -316,12 +363,19 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
         for i, batch in enumerate(batches.train(epoch)):
             if i == 0:  # of this epoch: in between, others need as much
                 space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
-            drawn = *noise.draw(*batch[0].shape), masks and masks()
+            mask, rows = masks and masks(), None
+            if mask is not None and skips:
+                mask, rows = shown_rows(mask)
+            own = () if rows is None else (rows,)
+            drawn = *noise.draw(*batch[0].shape, *own), mask, rows
             yield one_step(*batch, *drawn, temperature(first + i), space)
 
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
         values = {"train_loss": mean_loss(losses(first, epoch), epoch)}
+        if (epoch + 1) % step and epoch < options.max_iter - 1:
+            keeper.pass_by(values["train_loss"])
+            continue
         with torch.no_grad():
             logits = model.logits().detach()
         description, sure, preferred = _describe(logits, model.row_mask)
@@ -338,7 +392,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch) -> bool:
         values["validation_loss"] = validate(model, batches, loss, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
-        asked_to_stop = bool(on_epoch(epoch, values))
+        asked_to_stop = on_epoch is not None and bool(on_epoch(epoch, values))
         last = asked_to_stop or epoch == options.max_iter - 1
         keeper.end_epoch(
             values,
@@ -502,28 +556,42 @@ def _search_step(
     gumbel,
     uniform,
     mask,
+    rows,
     temperature,
     space,
 ):
-    """Take a step with relaxed selections; return the loss (r,) that it began with."""
-    own = model, X, options, gumbel, uniform, temperature, space
+    """Take a step with relaxed selections; return the loss (r,) that it began with.
+
+    ``mask`` are factors of the selected features, and ``rows`` (r, m) the rows of the
+    selector that they are of, if not all take part.
+    """
+    own = model, X, options, gumbel, uniform, temperature, space, rows
     selected, pullback = _relaxed(*own)
     if mask is not None:
         selected = selected * mask
+    if rows is not None:
+        index = rows.unsqueeze(1).expand_as(selected)
+        every = selected.new_zeros(*selected.shape[:2], model.row_mask.shape[1])
+        selected = every.scatter_(2, index, selected)
     own = model, selected, target, weights, loss
     value, pullback_of_decoder = loss_with_pullback(*own)
     grad, of_decoder = pullback_of_decoder()
+    if rows is not None:
+        grad = grad.gather(2, index)
     if mask is not None:
         grad = grad * mask
     optimizer.step(pullback(grad), of_decoder)
     return value
 
 
-def _relaxed(model, X, options, gumbel, uniform, temperature, space):
+def _relaxed(model, X, options, gumbel, uniform, temperature, space, rows):
     """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
     the logits, with the gradient of the diversity term.
     """
-    logits, pullback_of_logits = model.logits.with_pullback(space)
+    if space is not None and rows is not None:
+        size = *rows.shape, X.shape[1]
+        space = space.flatten()[: math.prod(size)].view(size)
+    logits, pullback_of_logits = model.logits.with_pullback(space, rows)
     hard = options.gradient == "straight_through"
     selected, pullback_of_selected = select(
         X,

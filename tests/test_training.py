@@ -30,7 +30,7 @@ from ipcae_sklearn._modules import (
     IndirectLogits,
     MLPDecoder,
 )
-from ipcae_sklearn._noise import selector_noise
+from ipcae_sklearn._noise import InputMasks, selector_noise, shown_rows
 from ipcae_sklearn._training import (
     HISTORY,
     _claims,
@@ -220,7 +220,7 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     own = model, AdamW(model, options), squared_error, options
     drawn = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     with torch.no_grad():
-        value = _search_step(*own, X, Y, None, *drawn, None, 0.7, None)
+        value = _search_step(*own, X, Y, None, *drawn, None, None, 0.7, None)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
@@ -246,9 +246,38 @@ def test_steps_in_a_workspace_are_the_same(
         source = selector_noise(model.k, options, [5, 6], 0, CPU)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
-                _search_step(*own, *source.draw(*X.shape), None, tau, space)
+                _search_step(*own, *source.draw(*X.shape), None, None, tau, space)
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("k", [[5], [5, 4]])
+@pytest.mark.parametrize("logits", [DirectLogits, IndirectLogits])
+def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, large):
+    if large:
+        request.getfixturevalue("small_parts")
+    X, Y, _ = next(make_batches().train(0))
+    ends = []
+    for leaves_out in (False, True):
+        model = make_model(k, logits=logits)
+        own = model, AdamW(model, OPTIONS), squared_error, OPTIONS, X, Y, None
+        source = selector_noise(model.k, OPTIONS, [5, 6][: len(k)], 0, CPU)
+        masks = InputMasks(model.k, [0.6] * len(k), [3, 4][: len(k)], CPU)
+        space = workspace(len(k), 5, P, CPU)
+        assert (space is not None) == large
+        losses = []
+        for tau in (2.0, 1.0, 0.5):
+            mask, rows = masks(), None
+            if leaves_out:
+                mask, rows = shown_rows(mask)
+                assert rows.shape[1] < 5
+            drawn = source.draw(*X.shape, rows)
+            with torch.no_grad():
+                losses += _search_step(*own, *drawn, mask, rows, tau, space)
+        parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
+        ends.append((torch.stack(losses), parameters))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
 def test_a_search_of_large_arrays_is_the_same(small_parts, monkeypatch):

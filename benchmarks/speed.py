@@ -24,7 +24,7 @@ from ipcae_sklearn import _functional as functional
 from ipcae_sklearn._decoding import AdamW
 from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
-from ipcae_sklearn._noise import selector_noise
+from ipcae_sklearn._noise import SearchDraws
 from ipcae_sklearn._training import _search_step
 
 # Shapes of the cases. The rates are zero: a decoder that had learned its one batch by
@@ -34,31 +34,36 @@ CASES = {
     "isolet": {"p": 617, "b": 128, "outputs": 26},
     "mnist": {"p": 784, "b": 256, "outputs": 10},
     "arcene": {"p": 10_000, "b": 16, "outputs": 2},
+    "arcene, 4 of 5 hidden": {"p": 10_000, "b": 16, "outputs": 2, "hidden": 0.8},
     "dexter": {"p": 20_000, "b": 16, "outputs": 2},
+    "dexter, 4 of 5 hidden": {"p": 20_000, "b": 16, "outputs": 2, "hidden": 0.8},
     "p=100,000": {"p": 100_000, "b": 64, "outputs": 2},
     "p=1,000,000": {"p": 1_000_000, "b": 64, "outputs": 2},
 }
 K = 50
 
 
-def our_step(selector, p, b, outputs, device):
-    """A function that takes one step of the search, in the middle of it."""
+def our_step(selector, p, b, outputs, device, hidden=0.0):
+    """A function that takes one step of the search, in the middle of it, with a share
+    of the selected features hidden (by default of few rows with a target .8).
+    """
     task = "reconstruction" if outputs is None else "classification"
     options = selector._training_options(10_000, task)
     options = replace(options, learning_rate=0.0, selector_learning_rate=0.0)
+    options = replace(options, dropout=(hidden,))
     generators = [torch.Generator().manual_seed(0)]
     logits = selector._make_logits([K], p, generators, [None])
     decoder = MLPDecoder([K], (200,), outputs or p, generators)
     model = ConcreteAutoencoder(logits, decoder, [K]).to(device)
     X, target, loss = batch(p, b, outputs, device)
-    noise = selector_noise([K], options, [0], 0, device)
+    draws = SearchDraws([K], options, [0], 0, device)
     space = functional.workspace(1, K, p, device)
     own = partial(_search_step, model, AdamW(model, options), loss, options)
     own = replayed(own, device, recordable=True)
 
     @torch.no_grad()
     def step():
-        own(X, target, None, *noise.draw(b, p), None, None, 0.5, space)
+        own(X, target, None, *draws(b, p), 0.5, space)
 
     return step
 
@@ -121,16 +126,17 @@ def matrix_rate(device):
     return 2 * size**3 / np.median(times)
 
 
-def operations(cls, p, b):
+def operations(cls, p, b, hidden=0.0):
     """Operations of the selector's matrix products in a step, forward and backward."""
-    products = 2 * 2 * b * K * p
+    a_row = 2 * 2 * b * p
     if cls is IPCAESelector:
-        products += 3 * 2 * K * cls(K).embedding_dim * p
-    return products
+        a_row += 3 * 2 * cls(K).embedding_dim * p
+    return (1 - hidden) * K * a_row
 
 
-def measure(cls, p, b, outputs, rounds, device):
-    steps = [f(p, b, outputs, device) for f in (partial(our_step, cls(K)), floor_step)]
+def measure(cls, p, b, outputs, rounds, device, hidden=0.0):
+    own = p, b, outputs, device
+    steps = [our_step(cls(K), *own, hidden), floor_step(*own)]
     if device.type == "cuda":
         own = floor_step(p, b, outputs, device)
         steps.append(replayed(own, device, recordable=True))
@@ -169,7 +175,8 @@ def main():
             figures = measure(cls, **case, rounds=rounds, device=device)
             passes = figures["selector_ms"] / 1e3 * bytes_a_second / (4 * K * case["p"])
             figures |= {"passes": passes, "bandwidth_gb": bytes_a_second / 1e9}
-            products_ms = 1e3 * operations(cls, case["p"], case["b"]) / rate
+            shape = case["p"], case["b"], case.get("hidden", 0.0)
+            products_ms = 1e3 * operations(cls, *shape) / rate
             figures["least_ratio"] = 1 + products_ms / figures["floor_ms"]
             figures["matrix_gflops"] = rate / 1e9
             key = {"case": name, "method": cls.__name__, "on": device.type}

@@ -136,19 +136,29 @@ class GreedyAdviser:
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
         """One for all runs in each of some folds, who looks at what is trained on."""
-        runs, n_rows = self.runs, self._data.X.shape[0]
-        weights = folds.train_weights(n_rows)
-        several = {"k": runs.k * n_folds, "seeds": runs.seeds * n_folds}
-        own = GreedyAdviser(
-            self._data,
-            self.target,
-            replace(runs, weights=weights, **several),
-            n_swap_passes=self.n_swap_passes,
-            few_rows=self.few_rows,
-        )
+        weights = folds.train_weights(self._data.X.shape[0])
+        k, seeds = self.runs.k * n_folds, self.runs.seeds * n_folds
+        own = self._with(replace(self.runs, k=k, seeds=seeds, weights=weights))
         if self.fallbacks:
             own.find_fallbacks()
         return own
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs."""
+        return self.runs.seeds
+
+    def of(self, runs: slice) -> GreedyAdviser:
+        """One for some of the runs, which have weights."""
+        k, seeds, weights = self.runs.k, self.runs.seeds, self.runs.weights
+        several = {"k": k[runs], "seeds": seeds[runs], "weights": weights[runs]}
+        own = self._with(replace(self.runs, **several))
+        own.fallbacks = [columns[runs] for columns in self.fallbacks]
+        return own
+
+    def _with(self, runs) -> GreedyAdviser:
+        options = {"n_swap_passes": self.n_swap_passes, "few_rows": self.few_rows}
+        return GreedyAdviser(self._data, self.target, runs, **options)
 
     def rows(self) -> np.ndarray:
         """Numbers (r, n) of the rows to look at for :meth:`meet`."""

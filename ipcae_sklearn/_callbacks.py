@@ -50,7 +50,7 @@ class EpochReporter:
     def __call__(self, epoch, values) -> bool:
         """Report an epoch; true if a callback asks to stop."""
         if self.estimator.verbose:
-            print(self._line(epoch, values))
+            self._tell(self._line(epoch, values))
         self.n_reported += 1
         # Runs that are trained anew, in parts, have more epochs than were announced.
         if self.context is None or self.n_reported > self.n_epochs:
@@ -63,12 +63,17 @@ class EpochReporter:
 
     def report_trials(self, n_tried: int, losses) -> None:
         """Report how far the local search is, and the lowest losses (r,) so far."""
+        what = f"local search, {n_tried} sets tried  held-out loss {losses.min():.5g}"
+        self._tell(what)
+
+    def report_repetition(self, n_folds: int) -> None:
+        """Report that the search begins anew in some folds."""
+        self._tell(f"the search is repeated without the rows of each fold ({n_folds})")
+
+    def _tell(self, what: str) -> None:
         if self.estimator.verbose:
-            print(
-                f"[{type(self.estimator).__name__}] local search, {n_tried} of at most "
-                f"{self.estimator.n_trials} sets tried  validation {losses.min():.5g}"
-                f"  {time.perf_counter() - self.started:.1f} s"
-            )
+            seconds = time.perf_counter() - self.started
+            print(f"[{type(self.estimator).__name__}] {what}  {seconds:.1f} s")
 
     def finish(self) -> None:
         if self.context is not None:
@@ -85,5 +90,4 @@ class EpochReporter:
         ):
             if not isnan(value := values[name][best]):  # there is none
                 told.append(f"{word} {value:{form}}")
-        told.append(f"{time.perf_counter() - self.started:.1f} s")
-        return f"[{type(self.estimator).__name__}] " + "  ".join(told)
+        return "  ".join(told)

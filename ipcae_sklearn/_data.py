@@ -515,6 +515,7 @@ class TrainingBatches:
         self.held_out = _Part(validation_index, weights)
         self.batch_size = batch_size
         self.seed = seed
+        self.n_features = rows.n_features
         self.n_train_batches = -(-len(train_index) // batch_size)
         # A GPU has read a batch before it could be asked for.
         self.by_epoch = rows.device.type == "cuda"
@@ -554,9 +555,10 @@ class TrainingBatches:
         other.has_validation = True
         return other, n_folds
 
-    def without_validation(self) -> TrainingBatches:
-        """The same batches, of which nobody sees the held-out rows."""
+    def training_of(self, runs: slice) -> TrainingBatches:
+        """The batches of some runs that have weights, without held-out rows."""
         other = copy.copy(self)
+        other.training = _Part(self.training.index, self.training.weights[runs])
         other.held_out = _Part(self.held_out.index[..., :0], None)
         other.has_validation = False
         return other

@@ -51,6 +51,7 @@ class Batches(Protocol):
     n_train_batches: int
     has_validation: bool
     seed: int  # of what all runs share
+    n_features: int
 
     def select(self, columns: Tensor) -> Batches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
@@ -66,8 +67,8 @@ class Batches(Protocol):
         """
         ...
 
-    def without_validation(self) -> Batches:
-        """The same batches, of which nobody sees the held-out rows."""
+    def training_of(self, runs: slice) -> Batches:
+        """The batches of some runs that have weights, without held-out rows."""
         ...
 
     def train_weights(self, n_rows: int) -> np.ndarray:

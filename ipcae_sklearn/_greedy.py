@@ -82,14 +82,16 @@ def greedy_columns(
     n_swap_passes : int, default=0
         Passes after the forward selection, in which each chosen column in turn is
         replaced by the best one given the others. They stop at the first pass that
-        changes nothing, and never increase the residual.
+        changes nothing, and never increase the residual (with ``alpha``, the residual
+        with the penalty).
 
     Returns
     -------
     ndarray of shape (k,)
         Distinct column indices in the order chosen; a column swapped in has the
-        place of the one it replaced. Columns that are a linear combination of the
-        chosen ones come last, those with the largest variance first.
+        place of the one it replaced. Without a penalty, columns that are a linear
+        combination of the chosen ones come last, those with the largest variance first.
+        (With one, even a copy of a chosen column has something left to explain.)
 
     Raises
     ------

@@ -7,6 +7,7 @@ not help, for columns that the decoder asks for. A new decoder is trained on eac
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,9 @@ _RATES = (0.2, 0.8)
 _BY: tuple[By, By] = ("company", "kinship")
 # Where none are held out rows are few, and kinship of few rows is mostly chance.
 _BY_UNTRIED: By = "share"
+# Logits of searches that go on side by side in folds. One after the other they would
+# take two to three times as long.
+_VALUES_SIDE_BY_SIDE = 2**24
 _MASKS = 8  # draws of what is left out, where the decoder is asked
 
 
@@ -50,9 +54,14 @@ class Adviser(Protocol):
     """Whom to ask for columns; answers depend on the run's own training rows alone."""
 
     asks_decoder: bool  # whether columns that the decoder asks for are worth a trial
+    seeds: list[int]  # of the runs
 
     def in_folds(self, n_folds: int, folds) -> Adviser:
         """An adviser for all runs in each fold, who knows the rows trained on there."""
+        ...
+
+    def of(self, runs: slice) -> Adviser:
+        """An adviser for some of the runs, which have weights."""
         ...
 
     def complete(self, columns: Sequence[np.ndarray], k: Sequence[int]) -> list:
@@ -155,10 +164,11 @@ def local_search_in_folds(
     The parameters are those of :func:`local_search`, and
 
     search_anew : callable, optional
-        ``search_anew(batches, n_folds, adviser)`` returns the columns that the runs
-        find in each fold.
+        ``search_anew(times, batches, adviser)`` returns the columns that the runs find
+        in some folds, side by side.
     on_trial : callable, optional
-        Called after each set with the losses (r,) of the columns taken so far.
+        Called with the number of sets tried so far, from 0 on, and the losses (r,) of
+        the columns taken.
 
     A set with which the loss of any run becomes non-finite is taken by none.
 
@@ -182,19 +192,24 @@ def local_search_in_folds(
     if not options.n_trials:
         return best, length_of(in_folds)
     own_adviser = adviser.in_folds(n_folds, folds)
+    flattered = np.full(n_runs, True)
     if search_anew is not None:
-        in_folds = search_anew(folds.without_validation(), n_folds, own_adviser)
+        # One that diverges says nothing of the columns.
+        with contextlib.suppress(NonFiniteLossError):
+            own = model, folds, n_folds, own_adviser
+            in_folds = _columns_in_folds(search_anew, *own)
+            flattered[:] = False
     first = best_length = length_of(in_folds)
-    others = [
-        (j, tried, differ)
-        for j, tried in enumerate(adviser.alternatives(columns))
-        if (differ := _differ(tried, columns)).any()
-    ][: options.n_trials]
-    others_in_folds = own_adviser.alternatives(in_folds) if others else []
-    flattered = np.full(n_runs, search_anew is None)
-    for n_tried, (j, tried, differ) in enumerate(others, 1):
+    if on_trial is not None:
+        on_trial(0, first.loss)
+    others = adviser.alternatives(columns)
+    if not any(_differ(tried, columns).any() for tried in others):
+        return best, best_length
+    pairs = _worth_trying(columns, others, own_adviser.alternatives(in_folds))
+    for n_tried, (tried, tried_in_folds) in enumerate(pairs[: options.n_trials], 1):
+        differ = _differ(tried, columns)
         try:
-            length = length_of(others_in_folds[j])
+            length = length_of(tried_in_folds)
         except NonFiniteLossError:
             continue
         is_worse = _is_clearly_worse(length.losses, first.losses)
@@ -205,6 +220,36 @@ def local_search_in_folds(
         if on_trial is not None:
             on_trial(n_tried, best_length.loss)
     return best, best_length
+
+
+def _worth_trying(columns, others, others_in_folds) -> list:
+    """Others than the columns, with those in folds, each pair once."""
+    found: list = []
+    for tried, in_folds in zip(others, others_in_folds, strict=True):
+        known = any(not _differ([*tried, *in_folds], [*a, *b]).any() for a, b in found)
+        if not known and _differ(tried, columns).any():
+            found.append((tried, in_folds))
+    return found
+
+
+def _columns_in_folds(search_anew, model, folds, n_folds, adviser) -> list[np.ndarray]:
+    """What the search finds without each of the folds, of all runs for one after the
+    other; as many folds side by side as there is room for.
+    """
+    n_runs, k = model.row_mask.shape
+    room = _VALUES_SIDE_BY_SIDE // (n_runs * k * folds.n_features)
+    at_once = min(max(1, room), n_folds)
+    found: list[np.ndarray] = []
+    while (n_left := n_folds - len(found) // n_runs) > 0:
+        times = min(at_once, n_left)
+        runs = slice(len(found), len(found) + times * n_runs)
+        try:
+            found += search_anew(times, folds.training_of(runs), adviser.of(runs))
+        except torch.cuda.OutOfMemoryError:
+            if times == 1:
+                raise
+            at_once = times // 2
+    return found
 
 
 def _is_clearly_worse(losses, reference) -> np.ndarray:

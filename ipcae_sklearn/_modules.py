@@ -67,18 +67,6 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def _repeated(module: nn.Module, times: int):
-    """A copy of a module with all runs of it, several times."""
-    other = copy.deepcopy(module)
-    for own in other.modules():
-        for name, t in list(own.named_parameters(recurse=False)):
-            repeats = (times,) + (1,) * (t.dim() - 1)
-            frozen = not t.requires_grad
-            values = nn.Parameter(t.detach().repeat(repeats), not frozen)
-            setattr(own, name, values)
-    return other
-
-
 def _copy(target: Tensor, source: Tensor) -> None:
     if target.shape != source.shape:  # copy_ would broadcast
         raise ValueError(f"expected shape {tuple(target.shape)}, got {source.shape}")
@@ -254,8 +242,12 @@ class MLPDecoder(nn.Module):
 
     def repeated(self, times: int) -> MLPDecoder:
         """A decoder with all runs of this one, several times."""
-        other = _repeated(self, times)
+        other = copy.deepcopy(self)
         other.n_inputs = self.n_inputs * times
+        for module in other.modules():
+            for name, t in list(module.named_parameters(recurse=False)):
+                repeats = (times,) + (1,) * (t.dim() - 1)
+                setattr(module, name, nn.Parameter(t.detach().repeat(repeats)))
         return other
 
     def keep_inputs(self, inputs: Sequence[Tensor]) -> None:
@@ -578,17 +570,10 @@ class ConcreteAutoencoder(nn.Module):
         self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
 
-    def repeated(self, times: int) -> ConcreteAutoencoder:
-        """All runs, several times."""
-        return self._with(_repeated(self.logits, times), times)
-
     def decoders_alone(self, times: int) -> ConcreteAutoencoder:
         """The decoders of all runs, several times, without a selector."""
-        return self._with(nn.Identity(), times)
-
-    def _with(self, logits, times: int) -> ConcreteAutoencoder:
         decoder = self.decoder.repeated(times)
-        other = ConcreteAutoencoder(logits, decoder, self.k * times)
+        other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
         other.untrained = self.untrained * times
         return other.to(self.row_mask.device).train()
 

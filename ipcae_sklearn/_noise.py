@@ -113,7 +113,7 @@ class Pool:
         return stride, own.randint(0, self.SIZE - n_rows * stride)
 
 
-class PooledNoise(Pool):
+class _PooledNoise(Pool):
     """Gumbel noise of r runs from a pool."""
 
     def draw(self, n_rows: int, n_features: int, rows=None) -> tuple[Tensor, None]:
@@ -129,7 +129,7 @@ def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
     It has a method ``draw(n_rows, n_features)``, for the rows of a batch.
     """
     if options.noise == "pool" and options.gradient != "gumbel_rao":
-        return PooledNoise(list(k), seeds, seed, device, sample_gumbel)
+        return _PooledNoise(list(k), seeds, seed, device, sample_gumbel)
     return _FreshNoise(k, options, seeds, device)
 
 
@@ -203,6 +203,45 @@ def shown_rows(factors: Tensor) -> tuple[Tensor, Tensor | None]:
         return factors, None
     rows = shown.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :m]
     return factors.gather(-1, rows.unsqueeze(1)), rows
+
+
+class SearchDraws:
+    """What is drawn for the steps of r searches.
+
+    Parameters
+    ----------
+    k : sequence of r ints
+        Rows of the selectors.
+    options : TrainingOptions
+    seeds : sequence of r ints
+    seed : int
+        Of what all runs share.
+    device : torch.device
+    """
+
+    def __init__(self, k, options, seeds, seed, device):
+        self.noise = selector_noise(k, options, seeds, seed, device)
+        self.masks = None
+        if any(options.dropout):
+            self.masks = InputMasks(k, options.dropout, seeds, device)
+        # Rows whose features are hidden take no part where that saves time: not on a
+        # GPU, which records steps of one shape, nor where the noise is all drawn anew.
+        pooled = isinstance(self.noise, _PooledNoise)
+        self.leaves_out = pooled and device.type == "cpu" and not options.diversity
+
+    def __call__(self, n_rows: int, n_features: int):
+        """Noise (Gumbel values and, for Gumbel-Rao, uniform ones), factors of the
+        selected features, and the rows (r, m) of the selectors that all these are of;
+        None for what is not drawn, and for all rows.
+        """
+        if self.masks is None:
+            return *self.noise.draw(n_rows, n_features), None, None
+        factors, rows = self.masks(), None
+        if self.leaves_out:
+            factors, rows = shown_rows(factors)
+        if rows is None:
+            return *self.noise.draw(n_rows, n_features), factors, None
+        return *self.noise.draw(n_rows, n_features, rows), factors, rows
 
 
 def _another_seed(seed: int, use: int) -> int:

@@ -546,10 +546,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         # A warm fit goes on with the decoder that it has.
         return _FOLDS if n_train < _ROWS_TO_VALIDATE and not self.warm_start else 0
 
-    def _n_searches(self, task, holds_out: bool) -> int:
+    def _n_searches(self, task, n_train: int, holds_out: bool) -> int:
         """The most searches that go on side by side for one run."""
-        repeats = task != "reconstruction" and not holds_out and self.n_trials > 0
-        return _FOLDS if repeats else 1
+        # Without a target there is less that few rows could tell by chance.
+        if task == "reconstruction" or holds_out or not self.n_trials:
+            return 1
+        return max(1, self._resolve_folds(n_train)) if self.tuning_iter else 1
 
     def _resolve_dropout(self, n_rows: int, few: bool) -> float:
         """Share of the features of n_rows rows to hide; ``few``: by default."""
@@ -599,21 +601,23 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             everything = [np.arange(k) for k in runs.k]
         with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
-            n_rows = runs.k
-            if everything is None:
-                n_rows = [self._n_rows(k, len(problem.columns), task) for k in runs.k]
             few = task != "reconstruction" and not len(runs.validation_rows)
-            dropout = tuple(self._resolve_dropout(n, few) for n in n_rows)
             in_folds = options.n_folds > 0 and not len(runs.validation_rows)
             adviser = GreedyAdviser(
                 rows, target, runs, n_swap_passes=_SWAP_PASSES, few_rows=in_folds
             )
-            start: list = [None] * len(runs.k)
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
-                start = adviser.complete(adviser.fallbacks[0], n_rows)
+            model = self._untrained(problem, task, adviser, everything is not None)
+            dropout = tuple(self._resolve_dropout(n, few) for n in model.k)
+
+            def untrained(adviser):
+                reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
+                return self._untrained(problem, task, adviser).to(device)
+
+            repeats = self._n_searches(task, len(runs.train_rows), not few) > 1
             return train(
-                self._make_model(problem, runs, n_rows, start).to(device),
+                model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
                 replace(options, dropout=dropout),
@@ -621,6 +625,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 k=runs.k,
                 columns=everything,
                 adviser=adviser,
+                untrained=untrained if repeats else None,
                 on_epoch=reporter,
                 on_trial=reporter.report_trials,
             )
@@ -640,6 +645,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if self.warm_start:
             return "warm_start"
         return "tuning_iter" if self.tuning_iter == 0 else ""
+
+    def _untrained(self, problem, task, adviser, takes_all: bool = False):
+        """A model of the adviser's runs as it is before the search, if there is one."""
+        runs, p = adviser.runs, len(problem.columns)
+        n_rows = runs.k if takes_all else [self._n_rows(k, p, task) for k in runs.k]
+        start: list = [None] * len(runs.k)
+        if adviser.fallbacks:
+            start = adviser.complete(adviser.fallbacks[0], n_rows)
+        return self._make_model(problem, runs, n_rows, start)
 
     def _make_model(self, problem, runs, n_rows, start) -> ConcreteAutoencoder:
         generators = [torch.Generator().manual_seed(seed) for seed in runs.seeds]
@@ -1094,7 +1108,7 @@ class CAESelector(_BaseConcreteSelector):
         under any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
-        loss is kept.
+        loss is kept (see ``restart_losses_``).
     device : str, torch.device or "auto", default="auto"
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
@@ -1138,8 +1152,11 @@ class CAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows or by the folds of the
-        tuning, else on the training rows; the smallest is that of the selector.
+        Loss of each run's kept model, on the held-out rows or by folds, else on the
+        training rows; the smallest is that of the selector. Compare it with the loss of
+        a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
+        for a regression. Without a target, and with ``n_trials=0``, folds judge columns
+        that have been chosen with their rows, and it is too low.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1333,7 +1350,7 @@ class IPCAESelector(_BaseConcreteSelector):
         under any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
-        loss is kept.
+        loss is kept (see ``restart_losses_``).
     device : str, torch.device or "auto", default="auto"
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
@@ -1377,8 +1394,11 @@ class IPCAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows or by the folds of the
-        tuning, else on the training rows; the smallest is that of the selector.
+        Loss of each run's kept model, on the held-out rows or by folds, else on the
+        training rows; the smallest is that of the selector. Compare it with the loss of
+        a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
+        for a regression. Without a target, and with ``n_trials=0``, folds judge columns
+        that have been chosen with their rows, and it is too low.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)

@@ -48,12 +48,7 @@ from ipcae_sklearn._local_search import (
     stand_ins,
     with_replaced,
 )
-from ipcae_sklearn._noise import (
-    InputMasks,
-    PooledNoise,
-    selector_noise,
-    shown_rows,
-)
+from ipcae_sklearn._noise import SearchDraws
 
 HISTORY = (
     "train_loss",
@@ -221,6 +216,7 @@ def train(
     k: Sequence[int] | None = None,
     columns: Sequence[np.ndarray] | None = None,
     adviser: Adviser | None = None,
+    untrained: Callable[[Adviser], Any] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
     on_trial: Callable[[int, np.ndarray], Any] | None = None,
 ) -> list[RunResult]:
@@ -254,6 +250,9 @@ def train(
         Tells columns for rows that prefer a column another row prefers, too (else
         they get the most probable distinct ones), and those that the local search
         tries. It needs a tuning, and held-out rows or folds.
+    untrained : callable, optional
+        ``untrained(adviser)`` returns a model of an adviser's runs as it is before the
+        search, for folds to repeat it; where it is None they do not.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase, and there is no local search.
@@ -270,12 +269,6 @@ def train(
     """
     model.train()
     keeper = _Keeper(model, options, batches.has_validation)
-    judges_in_folds = options.n_folds and options.n_trials and not keeper.validates
-    search_anew = None
-    # With a target: its noise is most of what few rows tell.
-    if judges_in_folds and adviser is not None and adviser.asks_decoder:
-        own = model.repeated(1), loss, options, seeds, k
-        search_anew = partial(_search_anew, *own)
     on_epoch = on_epoch or (lambda epoch, values: False)
     asked_to_stop, length = False, None
     keeper.start_with(columns)
@@ -288,6 +281,9 @@ def train(
             if not asked_to_stop and batches.has_validation:
                 found = local_search(*what, found, adviser, seeds, on_trial)
             elif not asked_to_stop:
+                search_anew = None
+                if untrained is not None:
+                    search_anew = partial(_search_anew, untrained, loss, options, k)
                 found, length = local_search_in_folds(
                     *what, found, adviser, search_anew, on_trial
                 )
@@ -309,11 +305,11 @@ def _settle(model, batches, loss, options, keeper, k, adviser, seeds):
     return [kept.selection.columns for kept in keeper.kept]
 
 
-def _search_anew(untrained, loss, options, seeds, k, batches, times, adviser):
-    """The columns that the runs find on other rows, each of them several times."""
-    model = untrained.repeated(times)
+def _search_anew(untrained, loss, options, k, times, batches, adviser):
+    """The columns that an adviser's runs, each several times, find on its rows."""
+    model, seeds = untrained(adviser).train(), adviser.seeds
     options = replace(options, dropout=options.dropout * times)
-    seeds, k = [*seeds] * times, None if k is None else [*k] * times
+    k = None if k is None else [*k] * times
     keeper = _Keeper(model, options, batches.has_validation)
     keeper.start_with(None)
     own = model, batches, loss, options
@@ -331,29 +327,26 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
 
     If nobody is told of every epoch, only some are looked at.
     """
-    masks, device = None, model.row_mask.device
-    noise = selector_noise(model.k, options, seeds, batches.seed, device)
-    if any(options.dropout):
-        masks = InputMasks(model.k, options.dropout, seeds, device)
+    device = model.row_mask.device
+    draws = SearchDraws(model.k, options, seeds, batches.seed, device)
     optimizer = AdamW(model, options)
     n_steps = options.max_iter * batches.n_train_batches
     tunes = _tunes(model, options)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
-    step = 1
-    if on_epoch is None and not batches.has_validation:
-        step = math.ceil(_STEPS_BETWEEN_LOOKS / batches.n_train_batches)
-    patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter / step)
+    # Where every epoch may be the last, every one is looked at.
+    every_epoch = on_epoch is not None or batches.has_validation
+    if every_epoch or options.early_stopping:
+        epochs_a_look = 1
+    else:
+        epochs_a_look = math.ceil(_STEPS_BETWEEN_LOOKS / batches.n_train_batches)
+    patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter / epochs_a_look)
     n_same = np.zeros(len(model.k), dtype=int)
     last_preferred = np.full((len(model.k), 1), -2)
 
     def temperature(step):
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
-
-    # A GPU, which records steps of one shape, has all rows take part.
-    skips = isinstance(noise, PooledNoise) and not options.diversity
-    skips = skips and device.type == "cpu"
 
     one_step = partial(_search_step, model, optimizer, loss, options)
     one_step = replayed(one_step, device, model.decoder.recordable)
@@ -363,17 +356,13 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
         for i, batch in enumerate(batches.train(epoch)):
             if i == 0:  # of this epoch: in between, others need as much
                 space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
-            mask, rows = masks and masks(), None
-            if mask is not None and skips:
-                mask, rows = shown_rows(mask)
-            own = () if rows is None else (rows,)
-            drawn = *noise.draw(*batch[0].shape, *own), mask, rows
+            drawn = draws(*batch[0].shape)
             yield one_step(*batch, *drawn, temperature(first + i), space)
 
     for epoch in range(options.max_iter):
         first = epoch * batches.n_train_batches
         values = {"train_loss": mean_loss(losses(first, epoch), epoch)}
-        if (epoch + 1) % step and epoch < options.max_iter - 1:
+        if (epoch + 1) % epochs_a_look and epoch < options.max_iter - 1:
             keeper.pass_by(values["train_loss"])
             continue
         with torch.no_grad():

@@ -644,14 +644,24 @@ def test_verbose_tells_of_the_local_search(capsys):
     X, y = make_data("classification", n=600)
     selector = quick(IPCAESelector, verbose=True, n_trials=5).fit(X, y)
     lines = [x for x in capsys.readouterr().out.splitlines() if "local search" in x]
-    start = "[IPCAESelector] local search, {} of at most 5 sets tried  validation "
+    start = "[IPCAESelector] local search, {} sets tried  held-out loss "
     assert lines
     for n_tried, line in zip((1, 3, 5), lines, strict=False):
         assert line.startswith(start.format(n_tried))
-    losses = [float(line.split("validation ")[1].split()[0]) for line in lines]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert losses == sorted(losses, reverse=True)
     assert np.isfinite(losses).all()
     assert selector.n_iter_ == 9
+
+
+def test_verbose_tells_that_few_rows_are_searched_again(capsys):
+    quick(IPCAESelector, verbose=True).fit(*make_data("classification", n=100))
+    lines = capsys.readouterr().out.splitlines()
+    name = "[IPCAESelector] "
+    again = f"{name}the search is repeated without the rows of each fold (5)  "
+    (first,) = [i for i, line in enumerate(lines) if line.startswith(again)]
+    assert lines[first - 1].startswith(f"{name}epoch ")
+    assert lines[first + 1].startswith(f"{name}local search, 0 sets tried  ")
 
 
 @both

@@ -285,8 +285,8 @@ def test_few_rows_are_judged_in_folds():
     best = min(expected, key=lambda length: length.loss)
     assert_array_equal(length.n_epochs, best.n_epochs)
     assert_allclose(length.losses, best.losses)
-    assert [n for n, _ in tried] == [1, 2, 3]
-    assert_allclose(tried[0][1], expected[0].loss)
+    assert [n for n, _ in tried] == list(range(len(tried)))
+    assert_allclose(tried[1][1], expected[0].loss)
     assert_allclose(tried[-1][1], best.loss)
 
 
@@ -336,8 +336,9 @@ def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
     assert len({tuple(sorted(own[1])) for own in found}) > 1  # folds differ
 
 
-def test_noise_that_fits_all_rows_is_not_taken():
+def test_noise_that_fits_all_rows_is_not_taken(monkeypatch):
     """Of many columns of noise some explain what is left of few rows."""
+    monkeypatch.setattr(_advice, "_PENALTIES_OF_FEW_ROWS", (0.0,))
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 400))
     y = X[:, 0] + X[:, 1] + X[:, 0] * X[:, 1] + 0.5 * rng.normal(size=60)
@@ -346,9 +347,45 @@ def test_noise_that_fits_all_rows_is_not_taken():
     case.adviser.n_swap_passes = 3
     start = np.array([0, 1, 2, 3])
     assert set(case.adviser.alternatives([start])[0][0]) != set(start)
-    case.adviser.penalties = case.adviser.penalties[:1]
     (found,), _ = in_folds(case, start)
     assert found.tolist() == start.tolist()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 4, 5])
+def test_folds_are_searched_side_by_side_as_far_as_there_is_room(monkeypatch, room):
+    case, n_runs, asked = few_rows(linear, 2), 2, []
+    values = room * n_runs * 2 * 10 + 1
+    monkeypatch.setattr(_local_search, "_VALUES_SIDE_BY_SIDE", values)
+
+    def search_anew(times, batches, adviser):
+        assert len(batches.training.weights) == len(adviser.runs.k) == times * n_runs
+        asked.append(adviser.runs.weights)
+        return [np.array([2, 0])] * (times * n_runs)
+
+    in_folds(case, [5, 7], [0, 1], search_anew=search_anew)
+    expected = {0: [1] * 5, 1: [1] * 5, 2: [2, 2, 1], 4: [4, 1], 5: [5]}
+    assert [len(weights) // n_runs for weights in asked] == expected[room]
+    folds, _ = folds_of(case.batches, FOLDS, n_runs)
+    assert_array_equal(np.concatenate(asked), folds.train_weights(200))
+
+
+def test_folds_that_do_not_fit_are_searched_one_after_the_other():
+    asked = []
+
+    def search_anew(times, batches, adviser):
+        asked.append(times)
+        if times > 1:
+            raise torch.cuda.OutOfMemoryError
+        return [np.array([2, 0])]
+
+    in_folds(few_rows(linear), [5, 7], search_anew=search_anew)
+    assert asked == [5, 2, 1, 1, 1, 1, 1]
+
+    def no_room(times, batches, adviser):
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        in_folds(few_rows(linear), [5, 7], search_anew=no_room)
 
 
 def test_a_search_in_folds_that_finds_better_columns_is_kept():
@@ -362,7 +399,29 @@ def test_a_search_in_folds_that_finds_better_columns_is_kept():
 def test_columns_that_are_swapped_for_themselves_are_no_trial():
     tried = []
     in_folds(few_rows(linear), [2, 0], on_trial=lambda *own: tried.append(own))
-    assert not tried
+    assert [n for n, _ in tried] == [0]
+
+
+def test_a_set_is_not_tried_twice(known_losses):
+    tried, losses = [], np.ones(5)
+    known_losses[0, 1], known_losses[2, 3] = losses, losses + 0.5
+    known_losses[4, 5] = losses - 0.5
+    adviser = FixedAdviser([2, 3], [1, 0], [3, 2], [4, 5])
+    own = {"on_trial": lambda *own: tried.append(own)}
+    assert with_fixed(adviser, **own)[0] == [4, 5]
+    assert [n for n, _ in tried] == [0, 1, 2]
+
+
+def test_a_search_in_folds_that_diverges_leaves_the_doubt(known_losses):
+    losses = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
+    known_losses[0, 1] = losses
+    known_losses[2, 3] = losses + np.array([0.2, -0.1, 0, 0, 0])
+
+    def diverges(times, batches, adviser):
+        raise NonFiniteLossError
+
+    one = FixedAdviser([2, 3])
+    assert with_fixed(one, search_anew=diverges) == with_fixed(one)
 
 
 @pytest.fixture
@@ -381,6 +440,9 @@ def known_losses(monkeypatch):
 class FixedAdviser:
     def __init__(self, *tried):
         self.tried = tried
+
+    def of(self, runs):
+        return self
 
     def alternatives(self, columns):
         return [[np.array(own)] * len(columns) for own in self.tried]
@@ -417,10 +479,10 @@ def test_columns_are_judged_by_what_the_search_finds_in_each_fold(known_losses):
     known_losses[0, 1], known_losses[8, 9] = own, own + 0.5  # what folds find
     known_losses[2, 3] = own + 0.4
 
-    def search_anew(batches, n_folds, adviser):
+    def search_anew(times, batches, adviser):
         asked.append(batches)
-        assert n_folds == 5 and adviser is one
-        return [np.array([8, 9])] * n_folds
+        assert adviser is one
+        return [np.array([8, 9])] * times
 
     one = FixedAdviser([2, 3])
     assert with_fixed(one)[0] == [0, 1]

@@ -505,24 +505,5 @@ def test_spare_inputs_do_not_count():
     assert not torch.equal(model(z), model(changed))
 
 
-@pytest.mark.parametrize("logits", [indirect, direct])
-def test_a_repeated_model_has_all_runs_and_parameters_of_its_own(logits):
-    k = (3, 2)
-    frozen = logits(k)
-    next(frozen.parameters()).requires_grad_(False)
-    model = ConcreteAutoencoder(frozen, MLPDecoder(k, (5,), 6, generators(2)), k)
-    before = [p.detach().clone() for p in model.parameters()]
-    other = model.repeated(3)
-    assert other.k == [3, 2] * 3
-    assert len(other.untrained) == 6
-    for own, p, values in zip(
-        other.parameters(), model.parameters(), before, strict=True
-    ):
-        assert torch.equal(own, torch.cat([values] * 3))
-        assert own.requires_grad == p.requires_grad
-        own.data.zero_()
-        assert torch.equal(p, values)
-
-
 def test_row_mask_is_not_part_of_the_state():
     assert "row_mask" not in autoencoder([4, 2]).state_dict()

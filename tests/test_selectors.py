@@ -19,6 +19,7 @@ from ipcae_sklearn import (
     CAESelector,
     IPCAESelector,
     _data,
+    _local_search,
     _selectors,
     _training,
     greedy_columns,
@@ -687,6 +688,101 @@ def test_best_of_several_runs(Selector, task, n):
     if n == 600:
         best = several.restart_losses_.min()
         assert_allclose(best, several.history_["validation_loss"].min(), rtol=1e-5)
+
+
+def found_in_folds(monkeypatch, selector, X, y):
+    """What the searches that are repeated find without each of the folds, and the
+    fitted selector.
+    """
+    found, original = [], _local_search._columns_in_folds
+
+    def observed(*arguments):
+        found.append(original(*arguments))
+        return found[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_local_search, "_columns_in_folds", observed)
+        selector.fit(X, y)
+    (columns,) = found
+    return columns, selector
+
+
+@both
+@pytest.mark.parametrize("init", ["random", "greedy"])
+def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
+    monkeypatch, Selector, init
+):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
+    selector = longer(Selector, init=init)
+    before, _ = found_in_folds(monkeypatch, selector, X, y)
+    assert len(before) == 5
+    weights, original = [], _data.TrainingBatches.train_weights
+
+    def observed(self, n_rows):
+        weights.append(original(self, n_rows))
+        return weights[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_data.TrainingBatches, "train_weights", observed)
+        found_in_folds(monkeypatch, selector, X, y)
+    held_out = np.flatnonzero(weights[0][0] == 0)
+    assert len(held_out) == 12
+    other = y.copy()
+    other[held_out] = y[np.roll(held_out, 1)]
+    after, _ = found_in_folds(monkeypatch, selector, X, other)
+    assert_array_equal(after[0], before[0])
+    assert any(set(a) != set(b) for a, b in zip(after, before, strict=True))
+
+
+def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
+    def repeats(n=120, task="classification", **parameters):
+        asked = []
+
+        def observed(search_anew, model, folds, n_folds, adviser):
+            asked.append(n_folds)
+            return [np.arange(3)] * n_folds
+
+        monkeypatch.setattr(_local_search, "_columns_in_folds", observed)
+        quick(IPCAESelector, **parameters).fit(*make_data(task, n=n))
+        return asked
+
+    assert repeats() == repeats(task="regression") == [5]
+    assert repeats(task="reconstruction") == repeats(n=600) == []
+    assert repeats(n_trials=0) == repeats(tuning_iter=0) == []
+    assert repeats(warm_start=True) == repeats(validation_fraction=0.2) == []
+    assert repeats(n=600, validation_fraction=0.0) == []
+
+
+def test_a_users_decoder_is_made_no_more_often_than_it_is_needed():
+    made = []
+
+    def decoder(n_inputs, n_outputs):
+        made.append((n_inputs, n_outputs))
+        return nn.Sequential(nn.Dropout(0.5), nn.Linear(n_inputs, n_outputs))
+
+    X, y = make_data("classification", n=120)
+    fits = []
+    for n_trials in (0, 12):
+        made.clear()
+        own = {"decoder": decoder, "tuning_iter": 0, "n_trials": n_trials}
+        fits.append(quick(IPCAESelector, **own).fit(X, y))
+        assert made == [(3, 2)]
+    assert_array_equal(fits[0].probabilities_, fits[1].probabilities_)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_few_looks_at_a_search_change_nothing(monkeypatch, early_stopping):
+    """Those that are repeated are looked at after some steps only."""
+    X, y = make_data("regression", n=60)
+    own = {"early_stopping": early_stopping, "n_iter_no_change": 3, "max_iter": 120}
+    found = []
+    for steps in (1, 40):
+        monkeypatch.setattr(_training, "_STEPS_BETWEEN_LOOKS", steps)
+        selector = quick(IPCAESelector, **own)
+        columns, _ = found_in_folds(monkeypatch, selector, X, y)
+        found.append([set(own) for own in columns])
+    assert found[0] == found[1]
 
 
 @both

@@ -30,7 +30,7 @@ from ipcae_sklearn._modules import (
     IndirectLogits,
     MLPDecoder,
 )
-from ipcae_sklearn._noise import InputMasks, selector_noise, shown_rows
+from ipcae_sklearn._noise import SearchDraws, selector_noise
 from ipcae_sklearn._training import (
     HISTORY,
     _claims,
@@ -262,19 +262,17 @@ def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, larg
     for leaves_out in (False, True):
         model = make_model(k, logits=logits)
         own = model, AdamW(model, OPTIONS), squared_error, OPTIONS, X, Y, None
-        source = selector_noise(model.k, OPTIONS, [5, 6][: len(k)], 0, CPU)
-        masks = InputMasks(model.k, [0.6] * len(k), [3, 4][: len(k)], CPU)
+        options = replace(OPTIONS, dropout=(0.6,) * len(k))
+        draws = SearchDraws(model.k, options, [5, 6][: len(k)], 0, CPU)
+        draws.leaves_out &= leaves_out
         space = workspace(len(k), 5, P, CPU)
         assert (space is not None) == large
         losses = []
         for tau in (2.0, 1.0, 0.5):
-            mask, rows = masks(), None
-            if leaves_out:
-                mask, rows = shown_rows(mask)
-                assert rows.shape[1] < 5
-            drawn = source.draw(*X.shape, rows)
+            drawn = draws(*X.shape)
+            assert (drawn[-1] is not None) == leaves_out
             with torch.no_grad():
-                losses += _search_step(*own, *drawn, mask, rows, tau, space)
+                losses += _search_step(*own, *drawn, tau, space)
         parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
         ends.append((torch.stack(losses), parameters))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)

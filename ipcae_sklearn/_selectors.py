@@ -72,7 +72,7 @@ from ipcae_sklearn._warnings import warn
 # fewest epochs. Annealing needs steps, however many rows there are; the decoder learns
 # from each of them.
 _SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
-_TUNING_STEPS, _TUNING_EPOCHS = 2000, 20
+_TUNING_STEPS, _TUNING_EPOCHS = 2000, 30
 # Of noise on the inputs of a classifier in the tuning, in units of the scaled columns.
 _JITTER = 0.6
 # With a target, rows of the selector that search, at least.
@@ -1069,7 +1069,7 @@ class CAESelector(_BaseConcreteSelector):
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 20; 0 for none, as published. With fewer than 500 rows and none held
+        at least 30; 0 for none, as published. With fewer than 500 rows and none held
         out these are the most: five folds of the rows tell after how many the decoder
         is best for others (not with ``warm_start``).
     batch_size : int or "auto", default="auto"
@@ -1311,7 +1311,7 @@ class IPCAESelector(_BaseConcreteSelector):
     tuning_iter : int or "auto", default="auto"
         Epochs after the search in which the decoder alone is trained, on the columns
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 20; 0 for none, as published. With fewer than 500 rows and none held
+        at least 30; 0 for none, as published. With fewer than 500 rows and none held
         out these are the most: five folds of the rows tell after how many the decoder
         is best for others (not with ``warm_start``).
     batch_size : int or "auto", default="auto"

@@ -283,7 +283,8 @@ def train(
             elif not asked_to_stop:
                 search_anew = None
                 if untrained is not None:
-                    search_anew = partial(_search_anew, untrained, loss, options, k)
+                    own = untrained, model.untrained, loss, options, k
+                    search_anew = partial(_search_anew, *own)
                 found, length = local_search_in_folds(
                     *what, found, adviser, search_anew, on_trial
                 )
@@ -305,9 +306,12 @@ def _settle(model, batches, loss, options, keeper, k, adviser, seeds):
     return [kept.selection.columns for kept in keeper.kept]
 
 
-def _search_anew(untrained, loss, options, k, times, batches, adviser):
+def _search_anew(untrained, decoders, loss, options, k, times, batches, adviser):
     """The columns that an adviser's runs, each several times, find on its rows."""
     model, seeds = untrained(adviser).train(), adviser.seeds
+    # A user's draw from one generator as they are made: others in other company.
+    model.untrained = decoders * times
+    model.forget(range(len(model.k)))
     options = replace(options, dropout=options.dropout * times)
     k = None if k is None else [*k] * times
     keeper = _Keeper(model, options, batches.has_validation)

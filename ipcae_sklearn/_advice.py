@@ -40,10 +40,10 @@ _VALUES_AT_ONCE, _ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}, 32
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
-# Penalties of the regression on a target where rows are few, to be tried in turn. With
+# Penalties of the regression where the target decides, to be tried in turn. With
 # the first, columns are chosen for what others leave; with the last, nearly each for
 # what it explains alone.
-_PENALTIES_OF_FEW_ROWS = (0.0, 1.0, 10.0)
+_PENALTIES_OF_A_TARGET = (0.0, 1.0, 10.0)
 
 
 @dataclass
@@ -86,26 +86,25 @@ class GreedyAdviser:
     runs : Runs
     n_swap_passes : int
         Passes of swaps that make an alternative to a run's columns; 0 for none.
-    few_rows : bool
+    by_target : bool
         Whether columns count as far as the target explains them, and no further, with
         several penalties. (With many rows a decoder can use what goes with the rest as
         well.)
     """
 
-    def __init__(self, rows, target, runs, *, n_swap_passes=0, few_rows=False):
+    def __init__(self, rows, target, runs, *, n_swap_passes=0, by_target=False):
         self._data = rows
         self.target = target
         self.runs = runs
         self.n_swap_passes = n_swap_passes
-        self.few_rows = few_rows
+        self.by_target = by_target
         # A set with columns of each run, or none, that is always an alternative.
         self.fallbacks: list[list[np.ndarray]] = []
         # A GPU takes as long for one run as for several.
         self.together = rows.device.type == "cuda" and rows.resident is not None
         # Without a target the decoder asks for what regression has found already.
         self.asks_decoder = target.tensor is not None
-        few_with_target = few_rows and target.tensor is not None
-        self.penalties = _PENALTIES_OF_FEW_ROWS if few_with_target else (0.0,)
+        self.penalties = _PENALTIES_OF_A_TARGET if by_target else (0.0,)
         self._first_alike = self._find_alike()
         self._grams: dict[tuple[int, int], Tensor] = {}
 
@@ -157,7 +156,7 @@ class GreedyAdviser:
         return own
 
     def _with(self, runs) -> GreedyAdviser:
-        options = {"n_swap_passes": self.n_swap_passes, "few_rows": self.few_rows}
+        options = {"n_swap_passes": self.n_swap_passes, "by_target": self.by_target}
         return GreedyAdviser(self._data, self.target, runs, **options)
 
     def rows(self) -> np.ndarray:
@@ -216,7 +215,7 @@ class GreedyAdviser:
         weight = None
         if Y is not None:
             X = _clipped(X, seen)
-            if self.few_rows:
+            if self.by_target:
                 weight = _explained(X, Y, seen.weights)
         options = options | {"column_weight": weight}
         if alone and _has_few_rows(seen.n_own[0], X.shape[-1]):

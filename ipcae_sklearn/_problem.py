@@ -73,6 +73,13 @@ class Runs:
     validation_weights: np.ndarray | None = None  # (r, n) when held out
     first: int = 0  # number of the first run, where these are a part of all
 
+    @property
+    def n_train(self) -> int:
+        """The most rows that a run trains on."""
+        if self.weights is None:
+            return len(self.train_rows)
+        return int(np.count_nonzero(self.weights, axis=1).max())
+
     def halves(self) -> Iterator[Runs]:
         """The first half of the runs, and the others; each run stays as it is.
 

@@ -81,6 +81,9 @@ _FEWEST_ROWS = 16
 _ROWS_TO_VALIDATE = 500
 # Then so many parts of them take turns, to judge columns and how long to tune.
 _FOLDS = 5
+# With a target and fewer rows than this to train on, regression explains other columns
+# only as far as the target explains them.
+_ROWS_TO_EXPLAIN_ALL = 2000
 # Passes of the linear swaps that the local search tries first.
 _SWAP_PASSES = 3
 # Where there are too few rows to hold some out, selected features are hidden from the
@@ -602,9 +605,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
             few = task != "reconstruction" and not len(runs.validation_rows)
-            in_folds = options.n_folds > 0 and not len(runs.validation_rows)
+            by_target = task != "reconstruction" and runs.n_train < _ROWS_TO_EXPLAIN_ALL
             adviser = GreedyAdviser(
-                rows, target, runs, n_swap_passes=_SWAP_PASSES, few_rows=in_folds
+                rows, target, runs, n_swap_passes=_SWAP_PASSES, by_target=by_target
             )
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
@@ -1183,10 +1186,10 @@ class CAESelector(_BaseConcreteSelector):
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: five folds judge what the regression proposes, with a target a ridge regression
-    of several penalties, and what the search finds without each of them.) Last, the
-    *tuning* trains the decoder on the columns chosen, that of a classification without
-    noise on its inputs and with it; the held-out rows choose.
+    out: five folds judge what the regression proposes and, with a target, what the
+    search finds without each of them.) Last, the *tuning* trains the decoder on the
+    columns chosen, that of a classification without noise on its inputs and with it;
+    the held-out rows choose.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1424,10 +1427,10 @@ class IPCAESelector(_BaseConcreteSelector):
     those that a linear regression would swap and, with a target, those that the decoder
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: five folds judge what the regression proposes, with a target a ridge regression
-    of several penalties, and what the search finds without each of them.) Last, the
-    *tuning* trains the decoder on the columns chosen, that of a classification without
-    noise on its inputs and with it; the held-out rows choose.
+    out: five folds judge what the regression proposes and, with a target, what the
+    search finds without each of them.) Last, the *tuning* trains the decoder on the
+    columns chosen, that of a classification without noise on its inputs and with it;
+    the held-out rows choose.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

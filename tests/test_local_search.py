@@ -75,7 +75,7 @@ class Case:
         runs = Runs(self.k, self.seeds, 5, index[held_out:], index[:held_out], weights)
         self.batches = runs.batches(rows, self.target, 50)
         few = held_out == 0
-        self.adviser = GreedyAdviser(rows, self.target, runs, few_rows=few)
+        self.adviser = GreedyAdviser(rows, self.target, runs, by_target=few)
         generators = [torch.Generator().manual_seed(s) for s in self.seeds]
         logits = DirectLogits(
             self.k, p, generators, start=[None] * n_runs, start_logit=5.0
@@ -338,7 +338,7 @@ def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
 
 def test_noise_that_fits_all_rows_is_not_taken(monkeypatch):
     """Of many columns of noise some explain what is left of few rows."""
-    monkeypatch.setattr(_advice, "_PENALTIES_OF_FEW_ROWS", (0.0,))
+    monkeypatch.setattr(_advice, "_PENALTIES_OF_A_TARGET", (0.0,))
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 400))
     y = X[:, 0] + X[:, 1] + X[:, 0] * X[:, 1] + 0.5 * rng.normal(size=60)

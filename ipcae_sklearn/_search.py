@@ -395,10 +395,11 @@ def _group_cases(sizes, trains, search) -> list[_Group]:
     fewest = 2 if len(alike) == 1 and device == "cpu" else 1
     groups = []
     for (_, holds_out), group in alike.items():
-        n_own = min(np.count_nonzero(owns[j]) for _, j in group.cases)
         largest, n_columns = max(k for k, _ in group.cases), len(group.columns)
         n_rows = selector.n_init * selector._n_rows(largest, n_columns, task)
-        n_rows *= selector._n_searches(task, n_own, holds_out)
+        if selector._repeats_search(task, holds_out):  # in folds, side by side
+            n_own = min(np.count_nonzero(owns[j]) for _, j in group.cases)
+            n_rows *= max(1, selector._resolve_folds(n_own))
         n_bytes = len(group.cases) * _ARRAYS * 4 * n_rows * n_columns
         n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES[device]))
         parts = [group.cases[start::n_parts] for start in range(n_parts)]

@@ -549,12 +549,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         # A warm fit goes on with the decoder that it has.
         return _FOLDS if n_train < _ROWS_TO_VALIDATE and not self.warm_start else 0
 
-    def _n_searches(self, task, n_train: int, holds_out: bool) -> int:
-        """The most searches that go on side by side for one run."""
+    def _repeats_search(self, task, holds_out: bool) -> bool:
+        """Whether folds, if there are any, repeat the search."""
+        judges = self.n_trials and self.tuning_iter and not holds_out
         # Without a target there is less that few rows could tell by chance.
-        if task == "reconstruction" or holds_out or not self.n_trials:
-            return 1
-        return max(1, self._resolve_folds(n_train)) if self.tuning_iter else 1
+        return bool(judges) and task != "reconstruction"
 
     def _resolve_dropout(self, n_rows: int, few: bool) -> float:
         """Share of the features of n_rows rows to hide; ``few``: by default."""
@@ -604,7 +603,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             everything = [np.arange(k) for k in runs.k]
         with _training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
-            few = task != "reconstruction" and not len(runs.validation_rows)
+            holds_out = len(runs.validation_rows) > 0
+            few = task != "reconstruction" and not holds_out
             by_target = task != "reconstruction" and runs.n_train < _ROWS_TO_EXPLAIN_ALL
             adviser = GreedyAdviser(
                 rows, target, runs, n_swap_passes=_SWAP_PASSES, by_target=by_target
@@ -618,7 +618,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
                 return self._untrained(problem, task, adviser).to(device)
 
-            repeats = self._n_searches(task, len(runs.train_rows), not few) > 1
+            repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
             return train(
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),

@@ -18,6 +18,7 @@ from torch import nn
 from ipcae_sklearn import (
     CAESelector,
     IPCAESelector,
+    IPCAESelectorCV,
     _data,
     _local_search,
     _selectors,
@@ -752,6 +753,38 @@ def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
     assert repeats(n_trials=0) == repeats(tuning_iter=0) == []
     assert repeats(warm_start=True) == repeats(validation_fraction=0.2) == []
     assert repeats(n=600, validation_fraction=0.0) == []
+
+
+def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):
+    asked, original = [], _selectors.GreedyAdviser
+
+    def observed(*arguments, by_target, **keywords):
+        asked.append(by_target)
+        return original(*arguments, by_target=by_target, **keywords)
+
+    monkeypatch.setattr(_selectors, "GreedyAdviser", observed)
+    own = {"max_iter": 1, "tuning_iter": 1, "n_trials": 1}
+    for task, n in zip(TASKS, (100, 2000, 100), strict=True):
+        quick(IPCAESelector, **own).fit(*make_data(task, n=n))
+    assert asked == [False, True, True]  # 1,700 rows of the second are trained on
+    quick(IPCAESelector, **own).fit(*make_data("regression", n=2400))
+    assert asked[-1] is False
+
+
+def test_few_rows_of_a_search_over_k_are_searched_again(monkeypatch):
+    """As many as each fit sees, not as there are in all."""
+    asked, original = [], _local_search._columns_in_folds
+
+    def observed(*arguments):
+        found = original(*arguments)
+        asked.append(len(found))
+        return found
+
+    monkeypatch.setattr(_local_search, "_columns_in_folds", observed)
+    X, y = make_data("classification", n=560)
+    search = IPCAESelectorCV((3,), estimator=quick(IPCAESelector), cv=5, refit=False)
+    search.fit(X, y)
+    assert sum(asked) == 5 * 5
 
 
 def test_a_users_decoder_is_made_no_more_often_than_it_is_needed():

@@ -49,8 +49,8 @@ def our_step(selector, p, b, outputs, device, hidden=0.0):
     """
     task = "reconstruction" if outputs is None else "classification"
     options = selector._training_options(10_000, task)
-    options = replace(options, learning_rate=0.0, selector_learning_rate=0.0)
-    options = replace(options, dropout=(hidden,))
+    rates = {"learning_rate": 0.0, "selector_learning_rate": 0.0}
+    options = replace(options, dropout=(hidden,), **rates)
     generators = [torch.Generator().manual_seed(0)]
     logits = selector._make_logits([K], p, generators, [None])
     decoder = MLPDecoder([K], (200,), outputs or p, generators)

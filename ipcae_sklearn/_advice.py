@@ -229,7 +229,7 @@ class GreedyAdviser:
         return chosen if candidates is None else [candidates[own] for own in chosen]
 
     def _most_candidates(self, k, n_rows) -> int:
-        values = _GREEDY_VALUES if len(self.penalties) == 1 else _PENALIZED_VALUES
+        values = _PENALIZED_VALUES if self.by_target else _GREEDY_VALUES
         return max(2 * k, isqrt(_GREEDY_VALUES), values // n_rows)
 
     def _gram(self, seen, X, *, of_all) -> Tensor:

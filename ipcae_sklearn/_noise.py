@@ -226,21 +226,20 @@ class SearchDraws:
             self.masks = InputMasks(k, options.dropout, seeds, device)
         # Rows whose features are hidden take no part where that saves time: not on a
         # GPU, which records steps of one shape, nor where the noise is all drawn anew.
-        pooled = isinstance(self.noise, _PooledNoise)
-        self.leaves_out = pooled and device.type == "cpu" and not options.diversity
+        leaves_out = isinstance(self.noise, _PooledNoise) and device.type == "cpu"
+        self.leaves_out = (
+            self.masks is not None and leaves_out and not options.diversity
+        )
 
     def __call__(self, n_rows: int, n_features: int):
         """Noise (Gumbel values and, for Gumbel-Rao, uniform ones), factors of the
         selected features, and the rows (r, m) of the selectors that all these are of;
         None for what is not drawn, and for all rows.
         """
-        if self.masks is None:
-            return *self.noise.draw(n_rows, n_features), None, None
-        factors, rows = self.masks(), None
-        if self.leaves_out:
-            factors, rows = shown_rows(factors)
-        if rows is None:
+        factors = self.masks and self.masks()
+        if not self.leaves_out:
             return *self.noise.draw(n_rows, n_features), factors, None
+        factors, rows = shown_rows(factors)
         return *self.noise.draw(n_rows, n_features, rows), factors, rows
 
 

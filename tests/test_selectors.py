@@ -691,21 +691,24 @@ def test_best_of_several_runs(Selector, task, n):
         assert_allclose(best, several.history_["validation_loss"].min(), rtol=1e-5)
 
 
-def found_in_folds(monkeypatch, selector, X, y):
-    """What the searches that are repeated find without each of the folds, and the
-    fitted selector.
-    """
+def observe_folds(monkeypatch):
+    """A list that gets what the searches of each fit find without its folds."""
     found, original = [], _local_search._columns_in_folds
 
     def observed(*arguments):
         found.append(original(*arguments))
         return found[-1]
 
+    monkeypatch.setattr(_local_search, "_columns_in_folds", observed)
+    return found
+
+
+def found_in_folds(monkeypatch, selector, X, y):
     with monkeypatch.context() as patch:
-        patch.setattr(_local_search, "_columns_in_folds", observed)
+        found = observe_folds(patch)
         selector.fit(X, y)
     (columns,) = found
-    return columns, selector
+    return columns
 
 
 @both
@@ -716,7 +719,7 @@ def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
     selector = longer(Selector, init=init)
-    before, _ = found_in_folds(monkeypatch, selector, X, y)
+    before = found_in_folds(monkeypatch, selector, X, y)
     assert len(before) == 5
     weights, original = [], _data.TrainingBatches.train_weights
 
@@ -731,7 +734,7 @@ def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     assert len(held_out) == 12
     other = y.copy()
     other[held_out] = y[np.roll(held_out, 1)]
-    after, _ = found_in_folds(monkeypatch, selector, X, other)
+    after = found_in_folds(monkeypatch, selector, X, other)
     assert_array_equal(after[0], before[0])
     assert any(set(a) != set(b) for a, b in zip(after, before, strict=True))
 
@@ -773,18 +776,11 @@ def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):
 
 def test_few_rows_of_a_search_over_k_are_searched_again(monkeypatch):
     """As many as each fit sees, not as there are in all."""
-    asked, original = [], _local_search._columns_in_folds
-
-    def observed(*arguments):
-        found = original(*arguments)
-        asked.append(len(found))
-        return found
-
-    monkeypatch.setattr(_local_search, "_columns_in_folds", observed)
+    found = observe_folds(monkeypatch)
     X, y = make_data("classification", n=560)
     search = IPCAESelectorCV((3,), estimator=quick(IPCAESelector), cv=5, refit=False)
     search.fit(X, y)
-    assert sum(asked) == 5 * 5
+    assert sum(map(len, found)) == 5 * 5
 
 
 def test_a_users_decoder_is_made_no_more_often_than_it_is_needed():
@@ -813,7 +809,7 @@ def test_few_looks_at_a_search_change_nothing(monkeypatch, early_stopping):
     for steps in (1, 40):
         monkeypatch.setattr(_training, "_STEPS_BETWEEN_LOOKS", steps)
         selector = quick(IPCAESelector, **own)
-        columns, _ = found_in_folds(monkeypatch, selector, X, y)
+        columns = found_in_folds(monkeypatch, selector, X, y)
         found.append([set(own) for own in columns])
     assert found[0] == found[1]
 

@@ -317,9 +317,12 @@ class Rows:
         or, with columns (r, m), (r, b, m).
         """
         if self.resident is not None:
-            if columns is None:
-                return self.resident[index]
-            return self.resident[index.unsqueeze(-1), columns.unsqueeze(-2)]
+            if columns is None:  # faster than by brackets
+                rows = self.resident.index_select(0, index.flatten())
+                return rows.view(*index.shape, -1)
+            places = self.n_features * index.unsqueeze(-1) + columns.unsqueeze(-2)
+            values = self.resident.view(-1).index_select(0, places.flatten())
+            return values.view(places.shape)
         places = None if columns is None else columns.cpu().numpy()
         if not is_memory_mapped(self.X):
             return self._read(index.cpu().numpy(), places)
@@ -330,8 +333,8 @@ class Rows:
 class _Selected:
     """Values of some columns (r, k) of the rows: those that r decoders get.
 
-    Once as many rows have been asked for as there are, all values are kept, unless
-    they take too much memory.
+    All values are kept, unless they take too much memory, once as many rows have been
+    asked for as there are, or :meth:`keep` is called.
     """
 
     def __init__(self, rows: Rows, columns: Tensor):
@@ -342,31 +345,32 @@ class _Selected:
 
     def take(self, index: Tensor) -> Tensor:
         """Values (r, b, k) of the rows of the given numbers, (b,) or (r, b)."""
-        kept = self.kept
-        if kept is None:
-            self.n_taken += index.shape[-1]
-            if self.n_taken > self.n_rows:
-                kept = self.keep(index.device)
-        if kept is None:
+        self.n_taken += index.shape[-1]
+        if self.n_taken > self.n_rows:
+            self.keep()
+        if self.kept is None:
             return self._read(index)
         if index.dim() == 1:
-            return kept.index_select(1, index)
+            return self.kept.index_select(1, index)
         r, k = self.columns.shape
         first = self.n_rows * torch.arange(r, device=index.device)
         places = (first.unsqueeze(-1) + index).flatten()
-        return kept.view(-1, k).index_select(0, places).view(r, -1, k)
+        return self.kept.view(-1, k).index_select(0, places).view(r, -1, k)
 
-    def keep(self, device) -> Tensor | None:
-        """All values (r, n, k) from now on, unless they take too much memory."""
+    def keep(self) -> None:
+        """Read all values (r, n, k) for later, unless they take too much memory."""
         n_bytes = 4 * self.n_rows * self.columns.numel()
-        if self.kept is None and n_bytes <= _SELECTED_BYTES[device.type]:
-            self.kept = self._read_all(device)
-        return self.kept
+        if self.kept is None and n_bytes <= _SELECTED_BYTES[self.rows.device.type]:
+            self.kept = self._read_all()
 
-    def _read_all(self, device) -> Tensor:
+    def _read_all(self) -> Tensor:
         r, k = self.columns.shape
-        shape = (r, self.n_rows, k)
+        shape, device = (r, self.n_rows, k), self.rows.device
         values = torch.empty(shape, device=device, dtype=torch.float32)
+        if self.rows.resident is not None:
+            for own, columns in zip(values, self.columns, strict=True):
+                torch.index_select(self.rows.resident, 1, columns, out=own)
+            return values
         for part in torch.arange(self.n_rows, device=device).split(_READ_ROWS):
             values[:, part[0] : part[-1] + 1] = self._read(part)
         return values
@@ -517,8 +521,6 @@ class TrainingBatches:
         self.seed = seed
         self.n_features = rows.n_features
         self.n_train_batches = -(-len(train_index) // batch_size)
-        # A GPU has read a batch before it could be asked for.
-        self.by_epoch = rows.device.type == "cuda"
         self.has_validation = len(validation_index) > 0
 
     def repeated(self, times: int) -> TrainingBatches:
@@ -614,23 +616,24 @@ class TrainingBatches:
 
         Batches differ by one row at most: a rest of one or two rows would be noise.
         """
+        if self._by_run:  # faster than batch by batch, even for one epoch
+            self.selected.keep()
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
         split = self.training.split_by_run if self._by_run else self.training.split
         parts = split(order, self.n_train_batches, self.source.device)
-        if self.by_epoch and self._fits_by_epoch():
+        if self._by_run and self._fits_by_epoch():  # faster, too
             yield from self._batches(list(parts))
         else:
             yield from map(self._batch, parts)
 
     def _fits_by_epoch(self) -> bool:
         """Whether the batches of an epoch, of selected columns, may be read at once."""
-        selected, device = self.selected, self.source.device
-        if selected is None or self.source.resident is None or self.target is None:
+        if self.target is None or self.selected.kept is None:
             return False
-        n_targets = self.target[:1].numel() * len(selected.columns)
-        fits = 4 * n_targets * len(self.training) <= _SELECTED_BYTES[device.type]
-        return fits and selected.keep(device) is not None
+        n_targets = self.target[:1].numel() * len(self.selected.columns)
+        most = _SELECTED_BYTES[self.source.device.type]
+        return 4 * n_targets * len(self.training) <= most
 
     def _batches(self, parts: list[_Part]) -> Iterator[tuple]:
         """The batches of all parts, which are read at once."""

@@ -582,18 +582,20 @@ def own_rows_case(form, target, tmp_path):
 
 
 @pytest.mark.parametrize("own_rows", [True, False])
-def test_batches_of_an_epoch_may_be_read_at_once(own_rows, tmp_path):
+def test_batches_of_an_epoch_may_be_read_at_once(own_rows, tmp_path, monkeypatch):
     target = torch.arange(40)
     if own_rows:
         _, batches = own_rows_case("resident", target, tmp_path)
     else:
         _, batches = batches_of("resident", tmp_path, target, 11)
     columns = torch.tensor([[4, 0, 2], [1, 4, 4], [0, 1, 2]])
-    one_by_one, at_once = batches.select(columns), batches.select(columns)
-    at_once.by_epoch = True
+    at_once = batches.select(columns)
     for epoch in range(2):
-        pairs = zip(one_by_one.train(epoch), at_once.train(epoch), strict=True)
-        for expected, found in pairs:
+        every = list(at_once.train(epoch))
+        with monkeypatch.context() as patched:
+            patched.setitem(_data._SELECTED_BYTES, "cpu", 0)
+            one_by_one = list(batches.select(columns).train(epoch))
+        for expected, found in zip(one_by_one, every, strict=True):
             for one, other in zip(expected, found, strict=True):
                 assert one is other is None or torch.equal(one, other)
     assert own_rows == (found[2] is not None)

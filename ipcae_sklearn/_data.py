@@ -28,7 +28,7 @@ _MAPPED_ROWS = 32
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
 _ASKED_ROWS = 256  # at most, in a batch of which decoders are asked
-# "auto" warns of more classes than this that have fewer rows than this in the mean.
+# "auto" is not sure of more whole numbers than this, each of fewer rows in the mean.
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 # Of the selected columns that are kept side by side, by type of device.
@@ -590,14 +590,16 @@ class TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
         other = copy.copy(self)
         other.selected = _Selected(self.source, columns)
-        if other._by_run:
+        if other._by_run is not None:
             other.held_out = self.held_out.own
         return other
 
     @property
-    def _by_run(self) -> bool:
-        """Whether each run gets its own rows; what is not in memory is read for all."""
-        return self.selected is not None and self.source.resident is not None
+    def _by_run(self) -> _Selected | None:
+        """The selected values, if each run gets its own rows: if all are in memory.
+        (Else what is read is for all runs.)
+        """
+        return None if self.source.resident is None else self.selected
 
     def _batch(self, part: _Part) -> tuple[Tensor, Tensor, Tensor | None]:
         index = part.index.to(self.source.device)
@@ -608,7 +610,8 @@ class TrainingBatches:
         rows = X = self.source.take(index)
         if self.selected is not None:
             # Rows that have been read are not read once more.
-            X = self.selected.take(index) if self._by_run else self.selected.of(rows)
+            by_run = self._by_run is not None
+            X = self.selected.take(index) if by_run else self.selected.of(rows)
         return X, rows, weights
 
     def train(self, epoch: int):
@@ -616,22 +619,23 @@ class TrainingBatches:
 
         Batches differ by one row at most: a rest of one or two rows would be noise.
         """
-        if self._by_run:  # faster than batch by batch, even for one epoch
-            self.selected.keep()
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.training), generator=generator)
-        split = self.training.split_by_run if self._by_run else self.training.split
-        parts = split(order, self.n_train_batches, self.source.device)
-        if self._by_run and self._fits_by_epoch():  # faster, too
+        own, n_batches = self._by_run, self.n_train_batches
+        split = self.training.split if own is None else self.training.split_by_run
+        parts = split(order, n_batches, self.source.device)
+        if own is not None:
+            own.keep()
+        if own is not None and self._fits_by_epoch(own):  # faster than one by one
             yield from self._batches(list(parts))
         else:
             yield from map(self._batch, parts)
 
-    def _fits_by_epoch(self) -> bool:
+    def _fits_by_epoch(self, selected: _Selected) -> bool:
         """Whether the batches of an epoch, of selected columns, may be read at once."""
-        if self.target is None or self.selected.kept is None:
+        if self.target is None or selected.kept is None:
             return False
-        n_targets = self.target[:1].numel() * len(self.selected.columns)
+        n_targets = self.target[:1].numel() * len(selected.columns)
         most = _SELECTED_BYTES[self.source.device.type]
         return 4 * n_targets * len(self.training) <= most
 
@@ -797,21 +801,29 @@ def resolve_task(task: str, y) -> str:
     kind = type_of_target(y, input_name="y")
     if kind.startswith("continuous"):
         return "regression"
-    _warn_if_values_look_like_classes(y, kind)
+    if kind == "multiclass" and np.asarray(y).dtype.kind in "iuf":
+        return _task_of_whole_numbers(np.asarray(y))
     return "classification"
 
 
-def _warn_if_values_look_like_classes(y, kind) -> None:
-    """Warn of whole numbers that are taken as classes but seldom come twice."""
-    if kind != "multiclass" or np.asarray(y).dtype.kind not in "iuf":
-        return
-    n_classes = len(np.unique(y))
-    if n_classes > _MANY_CLASSES and len(y) < _FEW_ROWS * n_classes:
-        warn(
-            f"y holds whole numbers of {n_classes} values, which are taken as "
-            "classes. If they are values to predict, use task='regression'; "
-            "task='classification' says that they are classes.",
-        )
+def _task_of_whole_numbers(y: np.ndarray) -> str:
+    """Classes, unless many values that seldom repeat are stored as floats.
+
+    Both are guesses if there are many values, and a warning says so.
+    """
+    n_values = len(np.unique(y))
+    if n_values <= _MANY_CLASSES or len(y) >= _FEW_ROWS * n_values:
+        return "classification"
+    task, other = "classification", "regression"
+    taken_as, or_else = "classes", "values to predict"
+    if y.dtype.kind == "f":
+        task, other, taken_as, or_else = other, task, or_else, taken_as
+    warn(
+        f"y holds {n_values} whole numbers ({y.dtype}) that seldom repeat. They are "
+        f"taken as {taken_as}: task={task!r} says so without this warning. If they are "
+        f"{or_else}, use task={other!r}."
+    )
+    return task
 
 
 def encode_labels(y) -> Target:

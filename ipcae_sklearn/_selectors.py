@@ -1013,7 +1013,8 @@ class CAESelector(_BaseConcreteSelector):
     task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
         What the selected features are to be good for: to reconstruct all features, or
         to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
-        type of ``y``: float values that are not whole numbers make a regression.
+        type of ``y``: float values that are not whole numbers, or whole but many that
+        seldom repeat, make a regression.
     init : {"random", "greedy"}, default="random"
         Where the rows of the selector begin: anywhere, or at the columns of
         :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
@@ -1242,7 +1243,8 @@ class IPCAESelector(_BaseConcreteSelector):
     task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
         What the selected features are to be good for: to reconstruct all features, or
         to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
-        type of ``y``: float values that are not whole numbers make a regression.
+        type of ``y``: float values that are not whole numbers, or whole but many that
+        seldom repeat, make a regression.
     embedding_dim : int or "n_features", default=32
         Dimension d of the embedding Ψ (k, d). "n_features" is the setting of the
         paper's tables; memory and time grow as (k + n_features) d.

@@ -431,7 +431,7 @@ def test_class_with_one_row(Selector, n, validation_fraction):
 
 @both
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
-@pytest.mark.filterwarnings("ignore:y holds whole numbers:UserWarning")
+@pytest.mark.filterwarnings("ignore:y holds 60 whole numbers:UserWarning")
 @pytest.mark.parametrize("validation_fraction", ["auto", 0.01, 0.1, 0.5])
 def test_every_class_with_one_row(Selector, validation_fraction):
     X, _ = make_data()

@@ -3,6 +3,7 @@
 import copy
 import re
 import tracemalloc
+import warnings
 from itertools import chain
 from pathlib import Path
 
@@ -907,6 +908,24 @@ def test_split_that_leaves_no_row_is_refused(stratify):
 )
 def test_task_follows_from_y(task, y, expected):
     assert resolve_task(task, None if y is None else np.array(y)) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected", "warning"),
+    [
+        (float, "regression", r"21 whole .* as values to predict: .*'regression'"),
+        (int, "classification", r"21 whole .* as classes: .*'classification'"),
+    ],
+)
+def test_many_whole_numbers_that_seldom_repeat_are_a_guess(dtype, expected, warning):
+    y = np.arange(21).repeat(10).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve_task("auto", y) == "classification"  # each has ten rows
+        assert resolve_task("auto", y[:199]) == "classification"  # 20 values
+        assert resolve_task("regression", y[1:]) == "regression"
+    with pytest.warns(UserWarning, match=warning):
+        assert resolve_task("auto", y[1:]) == expected
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def score_one_row():
     [
         (fit_the_selector, "k=9 is greater than n_features=5"),
         (fit_with_classes, "not sure of their column"),
-        (fit_with_classes, "whole numbers of 30 values"),
+        (fit_with_classes, "30 whole numbers"),
         (fit_a_pipeline, "k=9 is greater than n_features=5"),
         (fit_a_search, "are greater than n_features=5"),
         (fit_a_search, "not sure of their column"),

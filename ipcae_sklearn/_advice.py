@@ -33,6 +33,9 @@ _TINY = 1e-300
 _GREEDY_VALUES = 2_000_000
 # With several penalties, rows are few: among as many columns as hold this many values.
 _PENALIZED_VALUES = 500_000
+# Perturbations of swaps are as many as have so many values (k, p, p) together: with
+# hundreds of columns in the selection each of them takes a second.
+_PERTURBED_VALUES = 500_000_000
 # Bytes that the regressions of several runs at once may need on a GPU.
 _BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
@@ -86,17 +89,30 @@ class GreedyAdviser:
     runs : Runs
     n_swap_passes : int
         Passes of swaps that make an alternative to a run's columns; 0 for none.
+    n_perturbations : int
+        So many times, at most, these begin anew from columns of which some are others.
+        Not where rows are fewer than columns.
     by_target : bool
         Whether columns count as far as the target explains them, and no further, with
         several penalties. (With many rows a decoder can use what goes with the rest as
         well.)
     """
 
-    def __init__(self, rows, target, runs, *, n_swap_passes=0, by_target=False):
+    def __init__(
+        self,
+        rows,
+        target,
+        runs,
+        *,
+        n_swap_passes=0,
+        n_perturbations=0,
+        by_target=False,
+    ):
         self._data = rows
         self.target = target
         self.runs = runs
         self.n_swap_passes = n_swap_passes
+        self.n_perturbations = n_perturbations
         self.by_target = by_target
         # A set with columns of each run, or none, that is always an alternative.
         self.fallbacks: list[list[np.ndarray]] = []
@@ -156,7 +172,11 @@ class GreedyAdviser:
         return own
 
     def _with(self, runs) -> GreedyAdviser:
-        options = {"n_swap_passes": self.n_swap_passes, "by_target": self.by_target}
+        options = {
+            "n_swap_passes": self.n_swap_passes,
+            "n_perturbations": self.n_perturbations,
+            "by_target": self.by_target,
+        }
         return GreedyAdviser(self._data, self.target, runs, **options)
 
     def rows(self) -> np.ndarray:
@@ -225,6 +245,10 @@ class GreedyAdviser:
             gram = self._gram(seen, X, of_all=candidates is None)
             Y = X[..., :0].double() if Y is None else Y
             products = products_with(X, Y, seen.share)
+            if options.get("n_swap_passes"):
+                affordable = _PERTURBED_VALUES // (max(k) * X.shape[-1] ** 2)
+                options["n_perturbations"] = min(self.n_perturbations, affordable)
+                options["seeds"] = [self.seeds[i] for i in seen.runs]
             chosen = greedy_from_products(gram, products, k, start, **options)
         return chosen if candidates is None else [candidates[own] for own in chosen]
 

@@ -119,6 +119,8 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
     -------
     list of r int arrays of shape (k,)
     """
+    if not options.n_trials:
+        return columns
     best = [_Best(own, n_given_up=[max(1, len(own) / 2)] * 2) for own in columns]
     others = adviser.alternatives(columns)[: options.n_trials]
     n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0

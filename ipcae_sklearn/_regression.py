@@ -24,6 +24,8 @@ _DEAD = 1e-11
 _TIE = 1e-10
 # A swap has to explain this share of all more than the column it takes out.
 _PROGRESS = 1e-10
+# Share of the columns that a perturbation drops.
+_DROPPED = 0.2
 _TINY = 1e-300  # for what may be 0 and has to be divided by
 _ROWS_AT_ONCE = 1024
 
@@ -76,6 +78,8 @@ def greedy_from_products(
     column_weight: Tensor | None = None,
     alpha: float = 0.0,
     n_swap_passes: int = 0,
+    n_perturbations: int = 0,
+    seeds: Sequence[int] = (),
 ) -> list[np.ndarray]:
     """Choose the columns of each run that explain all columns and a target best.
 
@@ -95,6 +99,11 @@ def greedy_from_products(
     n_swap_passes : int, default=0
         Passes in which each column in turn is replaced by the best one given the
         others.
+    n_perturbations : int, default=0
+        So many times a fifth of the columns, drawn at random, makes room for others,
+        from which the passes begin anew; kept is what explains more.
+    seeds : sequence of r ints, optional
+        Of these draws.
 
     Returns
     -------
@@ -106,14 +115,24 @@ def greedy_from_products(
     in_use = steps < torch.tensor(k, device=gram.device).unsqueeze(-1)
     columns, independent = _forward(residual, in_use, start)
     # Dependent columns among them say that the others span all columns.
-    in_use = in_use & independent.unsqueeze(-1)
-    for _ in range(n_swap_passes):
-        before = columns.clone()
-        _swap_pass(residual, columns, in_use)
-        if torch.equal(columns, before):
-            break
-    found = columns.cpu().numpy()
+    swaps = _Swaps(residual, columns, in_use & independent.unsqueeze(-1))
+    swaps.settle(n_swap_passes)
+    draws = [_places(n, gram.shape[2], seed) for n, seed in zip(k, seeds, strict=False)]
+    for _ in range(n_perturbations):
+        dropped = torch.zeros_like(in_use)
+        for own, places in zip(dropped, draws, strict=True):
+            own[next(places)] = True
+        swaps.perturb(dropped, n_swap_passes)
+    found = swaps.columns.cpu().numpy()
     return [own[:n] for own, n in zip(found, k, strict=True)]
+
+
+def _places(k: int, p: int, seed: int) -> Iterator[np.ndarray]:
+    """Places among k of p columns to drop, drawn anew each time."""
+    rng = np.random.default_rng(seed)
+    n = min(max(1, round(_DROPPED * k)), p - k)
+    while True:
+        yield rng.permutation(k)[:n]
 
 
 class _Residual:
@@ -150,56 +169,77 @@ class _Residual:
         """
         return self._gains(self.explained, self.squares_left)
 
-    def gains_without(self, own) -> Tensor:
-        """The same, had one direction not been explained; ``own`` (r, p + m, 1) are
-        its products with all.
+    def gains_without(self, own) -> tuple[Tensor, Tensor]:
+        """The same, had one of b directions not been explained: (r, b, p); and what
+        each of them explains (r, b). ``own`` (r, p + m, b) are their products with all.
         """
-        weighted = self.weight * own.transpose(1, 2)
-        cross, square = weighted @ self.left, weighted @ own
-        along = own[:, : self.square.shape[1]].transpose(1, 2)
-        more = (along * (2 * cross + square * along)).squeeze(1)
-        squares_left = self.squares_left + along.squeeze(1) ** 2
-        return self._gains(self.explained + more, squares_left)
+        along, own = self._along(own), own.transpose(1, 2)
+        weighted = self.weight * own
+        square = (weighted * own).sum(-1)
+        more = 2 * (weighted @ self.left) + square.unsqueeze(-1) * along
+        explained = self.explained.unsqueeze(1) + along * more
+        squares_left = self.squares_left.unsqueeze(1) + along.square()
+        return self._gains(explained, squares_left), square
 
     def _gains(self, explained, squares_left):
-        norms = squares_left + self.penalty
-        dead = self.square / self.square.max(-1, keepdim=True).values.clamp(min=_TINY)
-        live = norms > _DEAD * self.square
+        """Of squares left (r, ..., p)."""
+        shape = len(self.square), *[1] * (squares_left.dim() - 2), -1
+        penalty, square = self.penalty.view(shape), self.square.view(shape)
+        norms = squares_left + penalty
+        dead = square / square.amax(-1, keepdim=True).clamp(min=_TINY)
+        live = norms > _DEAD * square
         return torch.where(live, explained.clamp(min=0) / norms, dead - 2)
-
-    def _move(self, own, sign):
-        along = own[:, : self.square.shape[1]].transpose(1, 2)
-        self.left.baddbmm_(own, along, alpha=sign)
-        self.explained.copy_(self._explained())
 
     def add(self, j, active) -> Tensor:
         """Explain by the columns j (r,), in the runs (r,) that are active; where these
         were not dead.
         """
-        own = _columns(self.left, j.unsqueeze(-1))
-        norm = own.gather(1, j[:, None, None])
-        norm = norm + self.penalty.gather(1, j.unsqueeze(-1)).unsqueeze(-1)
-        live = norm > _DEAD * self.square.gather(1, j.unsqueeze(-1)).unsqueeze(-1)
-        added = live & active[:, None, None]
-        self._move(own * torch.where(added, norm.clamp(min=_TINY).rsqrt(), 0), -1)
-        return live[:, 0, 0]
+        own, live = self._direction(_columns(self.left, j.unsqueeze(-1)), j, active)
+        self._move(own, -self._along(own))
+        return live
 
-    def remove(self, own, active) -> None:
-        """Do not explain by a direction with these products with all (r, p + m, 1)."""
-        self._move(own * active[:, None, None], 1)
+    def replace(self, own, j, active) -> None:
+        """Explain by the columns j (r,) in place of directions, whose products with all
+        are ``own`` (r, p + m, 1), in the runs (r,) that are active.
+        """
+        old = own * active[:, None, None]
+        j_old = old.gather(1, j[:, None, None])
+        left = _columns(self.left, j.unsqueeze(-1)) + old * j_old
+        new, _ = self._direction(left, j, active)
+        along = torch.cat([self._along(old), -self._along(new)], 1)
+        self._move(torch.cat([old, new], 2), along)
+
+    def _direction(self, left, j, active) -> tuple[Tensor, Tensor]:
+        """That of what is left of columns j (r,), by its products (r, p + m, 1) with
+        all: zeros where they are dead, or a run is not active; and which are not dead.
+        """
+        j = j.unsqueeze(-1)
+        norm = left.gather(1, j.unsqueeze(-1)).squeeze(-1) + self.penalty.gather(1, j)
+        live = norm > _DEAD * self.square.gather(1, j)
+        scale = torch.where(
+            live & active.unsqueeze(-1), norm.clamp(min=_TINY).rsqrt(), 0
+        )
+        return left * scale.unsqueeze(-1), live.squeeze(-1)
+
+    def _along(self, own) -> Tensor:
+        """Of products with all (r, p + m, b) those with the columns (r, b, p)."""
+        return own[:, : self.square.shape[1]].transpose(1, 2)
+
+    def _move(self, own, along) -> None:
+        self.left.baddbmm_(own, along)
+        self.explained.copy_(self._explained())
 
     def explain_by(self, basis) -> None:
         """Explain by the columns of a basis and by nothing else, without the rounding
         of many steps.
         """
-        along = basis[:, : self.square.shape[1]].transpose(1, 2)
-        torch.baddbmm(self.all, basis, along, alpha=-1, out=self.left)
+        torch.baddbmm(self.all, basis, self._along(basis), alpha=-1, out=self.left)
         self.explained.copy_(self._explained())
 
     def basis(self, columns, in_use) -> tuple[Tensor, Tensor]:
         """Directions that span the columns (r, k), by their products (r, p + m, k) with
-        all, and how they make, in column i of matrices (r, k, k), the direction in
-        which the i-th column differs from the others.
+        all, and how they make, in column i of matrices (r, k, k), the direction, of
+        length 1, in which the i-th column differs from the others.
 
         For those not in use there are zeros.
         """
@@ -211,7 +251,9 @@ class _Residual:
         triangle = torch.linalg.cholesky_ex(torch.where(both, inner, unit)).L
         solve = partial(torch.linalg.solve_triangular, triangle, upper=False)
         basis = solve((own * in_use.unsqueeze(1)).transpose(1, 2)).transpose(1, 2)
-        return basis, solve(unit) * both
+        parts = solve(unit) * both
+        length = parts.square().sum(1, keepdim=True).clamp(min=_TINY).sqrt()
+        return basis, parts / length
 
 
 def _columns(A: Tensor, columns: Tensor) -> Tensor:
@@ -244,33 +286,93 @@ def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
     return columns, independent
 
 
-def _swap_pass(residual, columns, in_use) -> None:
-    """Replace each column by the best one given the others, in place."""
-    basis, parts = residual.basis(columns, in_use)
-    residual.explain_by(basis)
-    own = torch.empty_like(residual.all[..., :1])
+class _Swaps:
+    """Swaps of chosen columns (r, k), of those in use, for better ones, in place."""
 
-    def judge(basis, part, active):
-        """The best column in place of one, and whether it is better (2, r)."""
-        # Along the direction in which the one differs from all others chosen.
-        length = part.square().sum(1, keepdim=True).clamp(min=_TINY).sqrt()
-        own.copy_(basis @ (part / length))
-        gains = residual.gains_without(own)
-        gains.scatter_(1, torch.where(in_use, columns, columns[:, :1]), -torch.inf)
-        j = _first_best(gains)
-        explained = (residual.weight @ own.square())[:, 0, 0]
-        gain = gains.gather(1, j.unsqueeze(-1)).squeeze(-1)
+    def __init__(self, residual, columns, in_use):
+        self.residual, self.columns, self.in_use = residual, columns, in_use
+        self.judge = replayed(self._judge, in_use.device, recordable=True)
+
+    def settle(self, n_passes: int) -> None:
+        """Replace each column in turn, so many times or until there is none better."""
+        for _ in range(n_passes):
+            before = self.columns.clone()
+            self._go_through()
+            if torch.equal(self.columns, before):
+                break
+
+    def _go_through(self) -> None:
+        """Replace each column by the best one given the others.
+
+        Several in a row are tried at once, up to the first that there is a better one
+        for.
+        """
+        residual, columns, in_use = self.residual, self.columns, self.in_use
+        basis, parts = residual.basis(columns, in_use)
+        residual.explain_by(basis)
+        n_runs, k = columns.shape
+        on_gpu = columns.is_cuda  # which takes as long for all as for one
+        n_tried = k if on_gpu else 1
+        first = torch.zeros(n_runs, 1, dtype=torch.int64, device=columns.device)
+        while bool((first < k).any()):
+            place = first + torch.arange(n_tried, device=columns.device)
+            inside, place = place < k, place.clamp(max=k - 1)
+            own = basis @ _columns(parts, place)
+            j, better = self.judge(own, inside & in_use.gather(1, place))
+            swaps, at = better.max(-1, keepdim=True)  # (r, 1), the first if it does
+            swaps, i = swaps > 0, place.gather(1, at)
+            first = torch.where(swaps, i + 1, first + n_tried)
+            if not swaps.any():
+                n_tried = min(2 * n_tried, k)
+                continue
+            new = torch.where(swaps, j.gather(1, at), columns.gather(1, i))
+            columns.scatter_(1, i, new)
+            residual.replace(_columns(own, at), new.squeeze(-1), swaps.squeeze(-1))
+            basis, parts = residual.basis(columns, in_use)
+            n_tried = k if on_gpu else max(1, n_tried // 2)
+
+    def _judge(self, own, active):
+        """The best columns in place of some (r, b), and whether they are better."""
+        gains, explained = self.residual.gains_without(own)
+        chosen = self._chosen().unsqueeze(1).expand(-1, own.shape[2], -1)
+        j = _first_best(gains.scatter_(2, chosen, -torch.inf))
+        gain = gains.gather(2, j.unsqueeze(-1)).squeeze(-1)
         return torch.stack([j, active & (gain > explained + _PROGRESS)])
 
-    judge = replayed(judge, in_use.device, recordable=True)
-    for i in range(columns.shape[1]):
-        j, better = judge(basis, parts[:, :, i : i + 1], in_use[:, i])
-        if better.any():
-            better = better > 0
-            columns[:, i] = torch.where(better, j, columns[:, i])
-            residual.remove(own, better)
-            residual.add(j, better)
-            basis, parts = residual.basis(columns, in_use)
+    def _chosen(self) -> Tensor:
+        """The columns (r, k), the first in place of what is not in use."""
+        return torch.where(self.in_use, self.columns, self.columns[:, :1])
+
+    def perturb(self, dropped, n_passes: int) -> None:
+        """Drop columns (r, k) for others and settle; undo it where that is no gain."""
+        before = self.columns.clone(), self._explained()
+        self._replace_all(dropped & self.in_use)
+        self.settle(n_passes)
+        better = self._explained() > before[1] + _PROGRESS
+        self.columns.copy_(torch.where(better, self.columns, before[0]))
+
+    def _replace_all(self, dropped) -> None:
+        """Put greedy columns in the place of some, none of which comes back."""
+        residual, columns = self.residual, self.columns
+        basis, _ = residual.basis(columns, self.in_use & ~dropped)
+        residual.explain_by(basis)
+        taken = torch.zeros_like(residual.square, dtype=torch.bool)
+        taken.scatter_(1, self._chosen(), True)
+        places = dropped.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        for i in places[:, : int(dropped.sum(-1).max())].unbind(1):
+            i = i.unsqueeze(-1)
+            gains = residual.gains().masked_fill(taken, -torch.inf)
+            j = _first_best(gains).unsqueeze(-1)
+            # A dead column would be as good as none.
+            active = dropped.gather(1, i) & (gains.gather(1, j) > 0)
+            taken.scatter_(1, j, True)
+            columns.scatter_(1, i, torch.where(active, j, columns.gather(1, i)))
+            residual.add(columns.gather(1, i).squeeze(-1), active.squeeze(-1))
+
+    def _explained(self) -> Tensor:
+        """What the columns explain of all (r, 1)."""
+        basis, _ = self.residual.basis(self.columns, self.in_use)
+        return (self.residual.weight @ basis.square()).sum(-1)
 
 
 def _first_best(values: Tensor) -> Tensor:

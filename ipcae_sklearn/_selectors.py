@@ -84,8 +84,9 @@ _FOLDS = 5
 # With a target and fewer rows than this to train on, regression explains other columns
 # only as far as the target explains them.
 _ROWS_TO_EXPLAIN_ALL = 2000
-# Passes of the linear swaps that the local search tries first.
-_SWAP_PASSES = 3
+# Passes of the linear swaps that the local search tries first; and perturbations from
+# which they begin anew where they are all that it tries.
+_SWAP_PASSES, _PERTURBATIONS = 3, 20
 # Where there are too few rows to hold some out, selected features are hidden from the
 # decoder at random: at most this share, and so that this many are left in the mean.
 _MOST_DROPOUT, _LEFT_IN = 0.8, 10
@@ -606,8 +607,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             holds_out = len(runs.validation_rows) > 0
             few = task != "reconstruction" and not holds_out
             by_target = task != "reconstruction" and runs.n_train < _ROWS_TO_EXPLAIN_ALL
+            perturbs = task == "reconstruction" and holds_out
             adviser = GreedyAdviser(
-                rows, target, runs, n_swap_passes=_SWAP_PASSES, by_target=by_target
+                rows,
+                target,
+                runs,
+                n_swap_passes=_SWAP_PASSES,
+                n_perturbations=_PERTURBATIONS if perturbs else 0,
+                by_target=by_target,
             )
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()

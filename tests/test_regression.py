@@ -1,11 +1,14 @@
 """Greedy columns from scalar products, against those of the public function."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
+from ipcae_sklearn import _regression
 from ipcae_sklearn._greedy import greedy_columns, reconstruction_residual
 from ipcae_sklearn._regression import (
     _Residual,
@@ -87,7 +90,17 @@ def test_steps_read_all_that_changes_from_their_inputs(like_recordings):
     expected = greedy_columns(X, 12, target=Y, start=[7, 8], n_swap_passes=3)
     found = roughly_greedy(X, 12, Y, start=[7, 8], n_swap_passes=3)
     assert found == expected.tolist()
-    assert len(like_recordings) > 2
+    assert len(like_recordings) == 2
+
+
+def test_perturbations_go_on_with_what_is_recorded(like_recordings):
+    X, Y = some_data()
+    options = {"n_swap_passes": 2, "n_perturbations": 5, "seeds": [3]}
+    recorded = roughly_greedy(X, 12, Y, **options)
+    assert len(like_recordings) == 2
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_regression, "replayed", lambda step, *_, **__: step)
+        assert roughly_greedy(X, 12, Y, **options) == recorded
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
@@ -158,33 +171,72 @@ def test_few_rows_may_span_all_columns():
     assert len(set(found)) == 30
 
 
-def test_runs_are_the_same_alone_and_in_company():
+@pytest.mark.parametrize("n_perturbations", [0, 4])
+def test_runs_are_the_same_alone_and_in_company(n_perturbations):
     k, start = [12, 3, 7, 5], [[1, 2], [], [29], []]
     data = [some_data(seed=seed) for seed in range(3)]
     constant = np.zeros((200, 30), dtype=np.float32), data[0][1]
     products = [products_of(*own) for own in [*data, constant]]
     gram, others = (torch.cat(own) for own in zip(*products, strict=True))
-    together = greedy_from_products(gram, others, k, start, n_swap_passes=2)
+    options = {"n_swap_passes": 2, "n_perturbations": n_perturbations}
+    seeds = [5, 6, 7, 8]
+    together = greedy_from_products(gram, others, k, start, seeds=seeds, **options)
     for i in range(4):
         own = [k[i]], [start[i]]
-        (alone,) = greedy_from_products(*products[i], *own, n_swap_passes=2)
+        options["seeds"] = [seeds[i]]
+        (alone,) = greedy_from_products(*products[i], *own, **options)
         assert alone.tolist() == together[i].tolist()
         assert len(set(alone)) == k[i]
 
 
+def unexplained(X, columns, Y):
+    """By a regression, of Y and of X in equal parts."""
+    own = X[:, columns].astype(float)
+    own, X, Y = (A - A.mean(0) for A in (own, X, Y))
+    T = np.hstack([Y / np.linalg.norm(Y), X / np.linalg.norm(X)])
+    return np.sum((T - own @ np.linalg.lstsq(own, T, rcond=None)[0]) ** 2)
+
+
 def test_swaps_explain_more():
     X, Y = some_data(p=60)
-
-    def unexplained(columns):
-        own, T = X[:, columns].astype(float), np.hstack([Y, X])
-        own, T = own - own.mean(0), T - T.mean(0)
-        T[:, :8] /= np.linalg.norm(T[:, :8])
-        T[:, 8:] /= np.linalg.norm(T[:, 8:])
-        return np.sum((T - own @ np.linalg.lstsq(own, T, rcond=None)[0]) ** 2)
-
     start = [7, 8, 9, 10]
     swapped = roughly_greedy(X, 4, Y, start=start, n_swap_passes=3)
-    assert unexplained(swapped) < 0.9 * unexplained(start)
+    assert unexplained(X, swapped, Y) < 0.9 * unexplained(X, start, Y)
+
+
+def test_perturbations_find_the_best_columns_where_swaps_are_stuck():
+    every = np.array(list(itertools.combinations(range(14), 4)))
+    options, n_stuck = {"n_swap_passes": 10}, 0
+    for seed in range(20):
+        X = np.random.default_rng(seed).normal(size=(40, 14)).astype(np.float32)
+        gram = np.cov(X.T)
+        own, others = gram[every[:, :, None], every[:, None]], gram[every]
+        explained = np.sum(others * np.linalg.solve(own, others), axis=(1, 2))
+        best = every[explained.argmax()].tolist()
+        n_stuck += sorted(roughly_greedy(X, 4, **options)) != best
+        perturbed = {"n_perturbations": 20, "seeds": [seed]}
+        assert sorted(roughly_greedy(X, 4, **options, **perturbed)) == best
+    assert n_stuck > 0
+
+
+@pytest.mark.parametrize("k", [1, 9, 10])
+def test_perturbations_of_nearly_all_columns(k):
+    X, _ = some_data(p=10)
+    options = {"n_swap_passes": 2, "seeds": [0]}
+    swapped = roughly_greedy(X, k, **options)
+    found = roughly_greedy(X, k, n_perturbations=5, **options)
+    assert len(set(found)) == k
+    assert unexplained(X, found, X) <= unexplained(X, swapped, X) + 1e-9
+
+
+def test_perturbations_of_columns_that_span_all():
+    X, _ = some_data(p=4)
+    X = np.hstack([X, X[:, :2] + X[:, 2:], X[:, :1], np.ones_like(X[:, :1])])
+    for k in (3, 4, 5, 8):
+        options = {"n_swap_passes": 2, "n_perturbations": 5, "seeds": [0]}
+        found = roughly_greedy(X.astype(np.float32), k, **options)
+        assert len(set(found)) == k
+        assert unexplained(X, found, X) < 1e-6 or k < 4
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
@@ -192,8 +244,12 @@ def test_what_is_left_is_followed_through_every_step(alpha):
     X, Y = some_data()
     residual = _Residual(*products_of(X, Y), None, alpha)
     every = torch.tensor([True])
-    for j in (3, 17, 5):
+    for j in (3, 17, 8):
         residual.add(torch.tensor([j]), every)
+    # In place of column 8, by its direction apart from the others.
+    own, in_use = torch.tensor([[3, 17, 8]]), torch.ones(1, 3, dtype=torch.bool)
+    basis, parts = residual.basis(own, in_use)
+    residual.replace(basis @ parts[..., 2:], torch.tensor([5]), every)
     followed = residual.left.clone(), residual.explained.clone()
     own = torch.tensor([[3, 17, 5]])
     residual.explain_by(residual.basis(own, torch.ones_like(own) > 0)[0])

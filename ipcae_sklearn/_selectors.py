@@ -291,6 +291,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self._check_parameters()
         return self._check_data(X, y, sample_weight)
 
+    @with_callbacks
     def _fit_cases(self, data, cases, columns=None) -> list:
         """Clones fitted for each case (k, numbers of the rows to fit on).
 
@@ -1104,7 +1105,8 @@ class CAESelector(_BaseConcreteSelector):
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
     n_iter_no_change : int, default=10
-        Epochs without an improvement by ``tol`` after which the loss has stalled.
+        Epochs without an improvement by ``tol`` after which the loss has stalled. Where
+        a tuning follows, this ends a search whose rows are sure of their columns, too.
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
@@ -1347,7 +1349,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
     n_iter_no_change : int, default=10
-        Epochs without an improvement by ``tol`` after which the loss has stalled.
+        Epochs without an improvement by ``tol`` after which the loss has stalled. Where
+        a tuning follows, this ends a search whose rows are sure of their columns, too.
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None

@@ -391,7 +391,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
             values,
             selection,
             done=settled & tunes | last,
-            may_stop=sure | options.early_stopping,
+            may_stop=sure & tunes | options.early_stopping,
         )
         del logits, selection  # which may be large, before the next epoch
         if keeper.stopped.all():

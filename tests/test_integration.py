@@ -25,7 +25,13 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV, _advice
+from ipcae_sklearn import (
+    CAESelector,
+    CAESelectorCV,
+    IPCAESelector,
+    IPCAESelectorCV,
+    _advice,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -773,6 +779,17 @@ def test_callback_within_a_grid_search(Selector, recorder):
     n_fits = 2 * 2 + 1
     assert recorder.notes.count(("begin", "epoch")) == 9 * n_fits
     assert recorder.notes.count(("end", "epoch")) == 9 * n_fits
+
+
+@needs_callbacks
+@both
+def test_callback_within_a_search_over_k(Selector, recorder):
+    estimator = quick(Selector).set_callbacks(recorder)
+    Search = {IPCAESelector: IPCAESelectorCV, CAESelector: CAESelectorCV}[Selector]
+    Search(ks=(1, 2), cv=2, estimator=estimator).fit(*make_data())
+    began, ended = (recorder.notes.count((what, "fit")) for what in ("setup", "end"))
+    # Two groups of runs, and the refit; whoever is set up has to be torn down.
+    assert began == ended == recorder.notes.count(("teardown", "fit")) == 3
 
 
 @needs_callbacks

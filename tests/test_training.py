@@ -795,11 +795,14 @@ def test_without_early_stopping_a_run_that_is_unsure_goes_on():
     assert not result.converged
 
 
-def test_a_converged_run_that_stalls_stops_before_its_time():
-    options = replace(OPTIONS, max_iter=200, tuning_iter=0, n_iter_no_change=3, tol=1e6)
+@pytest.mark.parametrize("tuning_iter", [0, 2])
+def test_a_sure_run_that_stalls_stops_before_its_time_if_a_tuning_follows(tuning_iter):
+    own = {"max_iter": 200, "tuning_iter": tuning_iter}
+    options = replace(OPTIONS, **own, n_iter_no_change=3, tol=1e6)
     (result,) = fit(options)
     assert result.converged
-    assert len(result.history["train_loss"]) < 200
+    n_searched = np.isfinite(result.history["temperature"]).sum()
+    assert n_searched == 200 if tuning_iter == 0 else n_searched < 100
 
 
 @pytest.mark.parametrize("true", [True, np.True_])

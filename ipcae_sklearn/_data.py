@@ -7,6 +7,7 @@ scaled; targets become tensors and predictions become targets again.
 from __future__ import annotations
 
 import copy
+import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,8 +35,6 @@ _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is small
 # Of the selected columns that are kept side by side, by type of device.
 _SELECTED_BYTES = {"cpu": 2**26, "cuda": 2**30}
 _READ_ROWS = 4096  # of them that are read at once
-# What may part sums over equal rows, as a share of the largest.
-_ROUNDING = 1e-6
 
 
 def resolve_device(device) -> torch.device:
@@ -541,8 +540,8 @@ class TrainingBatches:
             shape = n_runs, len(index)
             weights = torch.ones(shape, device=self.source.device, dtype=torch.float32)
         counts = weights.cpu().numpy() > 0
-        along, labels = self._places_and_labels(index)
-        of_rows = [_distinct(along[own], labels[own]) for own in counts]
+        labels, along, values = self._labels_and_places(index)
+        of_rows = [_distinct(labels[own], along[own], values[own]) for own in counts]
         n_folds = min(most, *(1 + int(numbers.max()) for numbers in of_rows))
         fold = np.full(counts.shape, -1)
         for own, place, numbers in zip(fold, counts, of_rows, strict=True):
@@ -572,19 +571,23 @@ class TrainingBatches:
         every[:, self.training.index.cpu().numpy()] = weights
         return every
 
-    def _places_and_labels(self, index: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Where rows lie along a random direction, and their classes, 0 without any."""
+    def _labels_and_places(self, index: Tensor) -> tuple[np.ndarray, ...]:
+        """The classes of rows, 0 without any, where they lie along a random direction,
+        and numbers that are equal for rows of equal values.
+        """
         reference = np.random.default_rng(self.seed).normal(size=self.source.n_features)
-        along = np.concatenate(
-            [
-                self.source.take(some.to(self.source.device)).cpu().numpy() @ reference
-                for some in index.split(_MAPPED_ROWS)
-            ]
-        )
+        along, digests = [], []
+        for some in index.split(_MAPPED_ROWS):
+            rows = self.source.take(some.to(self.source.device)).cpu().numpy()
+            along.append(rows @ reference)
+            rows += 0.0  # of two zeros, one is negative
+            digests += [hashlib.blake2b(row).digest() for row in rows]
         labels = np.zeros(len(index), dtype=np.int64)
         if self.target is not None and not self.target.is_floating_point():
             labels = self.target[index.to(self.target.device)].cpu().numpy()
-        return along, labels
+        _, first, values = np.unique(digests, return_index=True, return_inverse=True)
+        # Sums over equal rows may differ by rounding.
+        return labels, np.concatenate(along)[first][values], values
 
     def select(self, columns: Tensor) -> TrainingBatches:
         """The same batches, but for the values of some columns (r, k) in place of X."""
@@ -681,15 +684,14 @@ class TrainingBatches:
         return min(_EVALUATION_ROWS, max(self.batch_size, affordable))
 
 
-def _distinct(along: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Numbers of rows, class by class, the same for those in one place.
+def _distinct(labels: np.ndarray, along: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Numbers of rows, class by class, the same for those of equal values.
 
     They do not depend on the order of the rows.
     """
-    order = np.lexsort((along, labels))
-    apart = np.diff(along[order]) > _ROUNDING * np.abs(along).max()
-    other = apart | (np.diff(labels[order]) != 0)
-    numbers = np.empty(len(along), dtype=np.int64)
+    order = np.lexsort((values, along, labels))
+    other = (np.diff(values[order]) != 0) | (np.diff(labels[order]) != 0)
+    numbers = np.empty(len(order), dtype=np.int64)
     numbers[order] = np.cumsum(np.append(0, other))
     return numbers
 
@@ -757,8 +759,6 @@ class Target:
 
 def check_labels(y) -> None:
     """Raise an error if objects in y are missing, or cannot be compared."""
-    if scipy.sparse.issparse(y):
-        return
     # Of a list of texts numpy would make a text of NaN, too.
     values = np.asarray(y, dtype=object if isinstance(y, (list, tuple)) else None)
     if values.dtype.kind != "O" or not values.size:
@@ -788,7 +788,7 @@ def _is_missing(value) -> bool:
 
 
 def resolve_task(task: str, y) -> str:
-    """The task that "auto" stands for."""
+    """The task that "auto" stands for, where there is a target."""
     if task != "classification" and np.asarray(y).dtype.kind in "mM":
         raise ValueError(
             "y holds dates. If they are values to predict, pass numbers, such as days "
@@ -796,8 +796,6 @@ def resolve_task(task: str, y) -> str:
         )
     if task != "auto":
         return task
-    if y is None:
-        return "reconstruction"
     kind = type_of_target(y, input_name="y")
     if kind.startswith("continuous"):
         return "regression"
@@ -837,7 +835,7 @@ def encode_labels(y) -> Target:
             "one selector for each column, or pass 0/1 indicators."
         )
     if kind == "multilabel-indicator":
-        labels = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+        labels = np.asarray(y)
         tensor = torch.from_numpy(labels.astype(np.float32))
         classes = np.arange(labels.shape[1])
         return Target("binary_cross_entropy", len(classes), tensor, classes)

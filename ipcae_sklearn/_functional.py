@@ -84,14 +84,13 @@ def gumbel_(uniform: Tensor) -> Tensor:
     return uniform.clamp_(min=tiny).log_().neg_().log_().neg_()
 
 
-def sample_gumbel(shape, *, generator, device=None, dtype=torch.float32) -> Tensor:
+def sample_gumbel(shape, *, generator, dtype=torch.float32) -> Tensor:
     """Draw standard Gumbel values.
 
     Uniform values and two logarithms in place are several times cheaper than
     ``Tensor.exponential_``, which torch does not vectorize on CPU.
     """
-    uniform = torch.rand(shape, generator=generator, device=device, dtype=dtype)
-    return gumbel_(uniform)
+    return gumbel_(torch.rand(shape, generator=generator, dtype=dtype))
 
 
 def relaxed_selection(logits: Tensor, gumbel: Tensor, temperature) -> Tensor:

@@ -399,8 +399,9 @@ def _check_data(X, target, target_weight, sample_weight, column_weight):
     if target is None:
         target, target_weight = np.empty((n, 0)), 0.0
     else:
-        target = np.asarray(target)
-        target = target[:, None] if target.ndim == 1 else target
+        if not scipy.sparse.issparse(target):
+            target = np.asarray(target)
+            target = target[:, None] if target.ndim == 1 else target
         target = _check_matrix("target", target, n)
     weight = _check_weight("sample_weight", sample_weight, n)
     column_weight = _check_weight("column_weight", column_weight, X.shape[1])

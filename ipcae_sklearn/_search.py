@@ -206,7 +206,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
                 if self.scoring is None:  # it takes the weights
                     judged, least = test[weights[test] > 0], 2
             _check_fold(j, train, judged, least, checked_y if classes else None)
-        return [_Fold(train, test) for train, test in splits]
+        return [_Fold(j, *split) for j, split in enumerate(splits)]
 
     def _cross_validate(self, search, sizes, folds) -> np.ndarray:
         """Scores, seconds to fit and to score: (3, n_ks, n_folds)."""
@@ -276,6 +276,12 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         self._check_refitted()
         return self.best_estimator_.predict_proba(X)
 
+    @available_if(_refitted_has("decision_function"))
+    def decision_function(self, X):
+        """Confidence in the classes of the refitted selector's decoder."""
+        self._check_refitted()
+        return self.best_estimator_.decision_function(X)
+
     @available_if(_refitted_has("reconstruct"))
     def reconstruct(self, X):
         """Estimate all features from the selected ones."""
@@ -321,6 +327,7 @@ def _check_fold(j, train, test, least, y) -> None:
 class _Fold:
     """Numbers of the rows to train on and to test on."""
 
+    number: int
     train: np.ndarray
     test: np.ndarray
 
@@ -426,19 +433,30 @@ def _fit_and_score(search, cases, columns) -> list[tuple]:
     values = []
     for estimator, (_, fold) in zip(fitted, cases, strict=True):
         started = time.perf_counter()
-        score = _score(search, estimator, fold.test)
+        score = _score(search, estimator, fold)
         values.append((score, seconds, time.perf_counter() - started))
     return values
 
 
-def _score(search, estimator, test) -> float:
-    """Score on the test rows, with their weights if it is the selector's own."""
+def _score(search, estimator, fold) -> float:
+    """Score on the test rows, with their weights if it is the selector's own.
+
+    NaN, as in ``GridSearchCV``, if the scorer fails.
+    """
+    test = fold.test
     target = [] if search.y is None else [_take(search.y, test)]
     weights = search.data[3]
     options = {}
     if search.own:
         options["sample_weight"] = None if weights is None else weights[test]
-    score = search.scorer(estimator, _take(search.X, test), *target, **options)
+    try:
+        score = search.scorer(estimator, _take(search.X, test), *target, **options)
+    except Exception as error:
+        warn(
+            f"scoring failed for k={estimator.k} in fold {fold.number}, whose score "
+            f"is NaN: {error!r}"
+        )
+        return float("nan")
     try:
         return float(score)
     except (TypeError, ValueError):
@@ -560,11 +578,13 @@ class IPCAESelectorCV(_BaseSelectorCV):
 
     Notes
     -----
-    In the search the scales of the columns, those of a regression's targets and the
-    list of classes come from all rows, those of the test fold included; while columns
-    are searched for, batches are drawn from the rows of all folds trained together
-    (rows that a run must not see have no weight in it). So scores differ from those of
-    single fits as two seeds do.
+    In the search the means and scales of the columns, those of a regression's targets,
+    the directions of a reconstruction of few rows of many columns and the list of
+    classes come from all rows, those of the test fold included; while columns are
+    searched for, batches are drawn from the rows of all folds trained together (rows
+    that a run must not see have no weight in it). So scores differ from those of single
+    fits as two seeds do; with a few dozen rows those of a reconstruction are higher by
+    a few hundredths.
     Columns that are constant in the training rows of any fold are left out in all; the
     weights of "balanced" classes come from the training rows of each fold. A
     ``decoder`` with batch normalisation does see the rows of the test fold.

@@ -264,9 +264,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         X, y, task, sample_weight
             As :meth:`_check_data` returns them.
         cases : sequence of (estimator, int array)
-            The estimators to fit and the numbers of the rows that each may see. The
-            scales of the columns and of a regression's targets, and the directions of
-            a reconstruction, come from all rows.
+            The estimators to fit and the numbers of the rows that each may see. Means
+            and scales of the columns and of a regression's targets, and the directions
+            of a reconstruction, come from all rows.
         columns : int array, optional
             Numbers of the columns to use; those that vary, if not told.
         """
@@ -379,6 +379,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 f"y is a structured array with the fields {list(y.dtype.names)}. Pass "
                 "one of them, or a 2-D array of their values."
             )
+        if scipy.sparse.issparse(y):
+            y = y.toarray()
         options = _VALIDATION | {"ensure_min_samples": 2}
         task = "reconstruction" if y is None else self.task
         if task != "reconstruction":
@@ -391,7 +393,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 X, y = validate_data(self, X, y, **options)
             X = of_numbers(X)
         if y is not None:
-            if y.ndim == 2 and y.shape[1] == 1 and not scipy.sparse.issparse(y):
+            if y.ndim == 2 and y.shape[1] == 1:
                 y = column_or_1d(y, warn=True)
             task = resolve_task(task, y)
         check_finite(X, getattr(self, "feature_names_in_", None))
@@ -689,6 +691,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         """Start run 0 of a warm fit where the last fit ended."""
         last = self._fitted
         try:
+            if not last.selector_state:
+                raise ValueError("the last one had warm_start=False")
             if not np.array_equal(last.columns, problem.columns):
                 raise ValueError("other columns vary")
             classes = problem.target.classes
@@ -700,7 +704,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             }
             with torch.no_grad():
                 model.load_run_state(0, state)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(
                 "warm_start=True needs a last fit with warm_start=True and with the "
                 f"same features, targets, k and layer sizes ({error}). Use "
@@ -843,6 +847,27 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return scipy.special.expit(outputs)
         return scipy.special.softmax(outputs, axis=1)
 
+    @available_if(_after("classification"))
+    def decision_function(self, X):
+        """Confidence of the joint decoder in the classes.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            All features, as in :meth:`fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Of two classes the log-odds of the second, above 0 where it is predicted;
+            of more their log-probabilities up to a number for each row. With several
+            labels, the log-odds of each.
+        """
+        outputs = self._decode_selected(X)
+        if self._fitted.loss == "cross_entropy" and outputs.shape[1] == 2:
+            return outputs[:, 1] - outputs[:, 0]
+        return outputs
+
     def score(self, X, y=None, sample_weight=None):
         """Score of the jointly trained decoder; larger is better.
 
@@ -972,7 +997,8 @@ def _check_sample_weight(sample_weight, X) -> np.ndarray:
         raise ValueError("sample_weight must not be negative.")
     if np.count_nonzero(weights) < 2:
         raise ValueError(
-            "sample_weight is zero for all rows but at most one: nothing to learn from."
+            "sample_weight is zero for all rows but at most one; two at least have to "
+            "count."
         )
     return weights / weights.max()  # whose sum does not overflow
 
@@ -1036,8 +1062,8 @@ class CAESelector(_BaseConcreteSelector):
         place of the built-in decoder, mapping (batch, n_inputs) to
         (batch, n_outputs): scaled columns to logits, one for each class and without a
         softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and hides no features. To pickle the selector it
-        must be importable.
+        longer, has no surplus rows and by default hides no features. To pickle the
+        selector it must be importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
@@ -1280,8 +1306,8 @@ class IPCAESelector(_BaseConcreteSelector):
         place of the built-in decoder, mapping (batch, n_inputs) to
         (batch, n_outputs): scaled columns to logits, one for each class and without a
         softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and hides no features. To pickle the selector it
-        must be importable.
+        longer, has no surplus rows and by default hides no features. To pickle the
+        selector it must be importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"

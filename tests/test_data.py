@@ -896,7 +896,6 @@ def test_split_that_leaves_no_row_is_refused(stratify):
 @pytest.mark.parametrize(
     ("task", "y", "expected"),
     [
-        ("auto", None, "reconstruction"),
         ("auto", [0.5, 1.5], "regression"),
         ("auto", [[0.5, 1.0], [1.5, 2.0]], "regression"),
         ("auto", [0, 1, 2], "classification"),
@@ -907,7 +906,7 @@ def test_split_that_leaves_no_row_is_refused(stratify):
     ],
 )
 def test_task_follows_from_y(task, y, expected):
-    assert resolve_task(task, None if y is None else np.array(y)) == expected
+    assert resolve_task(task, np.array(y)) == expected
 
 
 @pytest.mark.parametrize(
@@ -940,10 +939,9 @@ def test_labels_round_trip(y):
     assert target.classes[target.tensor.numpy()].tolist() == y
 
 
-@pytest.mark.parametrize("form", [np.array, scipy.sparse.csr_matrix])
-def test_several_labels_stay_a_matrix(form):
+def test_several_labels_stay_a_matrix():
     labels = [[0, 1, 1], [1, 0, 1], [0, 0, 0]]
-    target = encode_labels(form(labels))
+    target = encode_labels(np.array(labels))
     assert target.loss == "binary_cross_entropy"
     assert target.n_outputs == 3
     assert target.tensor.dtype == torch.float32
@@ -1075,3 +1073,20 @@ def test_equal_rows_are_in_the_same_fold_and_their_order_does_not_matter():
     once = in_folds(X=X)[0].held_out.weights.numpy() > 0
     repeated = in_folds(X=X[which])[0].held_out.weights.numpy() > 0
     assert np.array_equal(repeated, once[:, which])
+
+
+def test_a_value_far_out_leaves_folds_of_equal_size():
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    X[3, 1] = 1e7
+    folds, n_folds = in_folds(X=X)
+    assert n_folds == 5
+    assert (folds.held_out.weights > 0).sum(-1).tolist() == [8] * 5
+
+
+def test_rows_of_equal_values_may_differ_in_the_sign_of_zero():
+    X = np.eye(4)[[0, 0, 1, 1]]
+    X[::2][X[::2] == 0] = -0.0
+    folds, n_folds = in_folds(X=X)
+    assert n_folds == 2
+    held_out = folds.held_out.weights > 0
+    assert held_out[:, 0].equal(held_out[:, 1]) and held_out[:, 2].equal(held_out[:, 3])

@@ -606,7 +606,19 @@ def test_tools_that_need_a_predictor_take_a_selector_that_names_its_task():
     assert model.predict(X).shape == y.shape
 
 
-@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+@both
+@pytest.mark.parametrize("scoring", ["roc_auc", "average_precision"])
+@pytest.mark.parametrize("n_labels", [None, 2, 3])
+def test_scorers_of_probabilities(Selector, scoring, n_labels):
+    X, y = make_data("classification")
+    if n_labels is not None:
+        y = (X[:, :n_labels] > 0).astype(int)
+    selector = quick(Selector, task="classification")
+    options = {"scoring": scoring, "error_score": "raise"}
+    assert np.isfinite(cross_val_score(selector, X, y, cv=2, **options)).all()
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
 def test_what_is_announced_is_not_there_before_a_fit(method):
     selector = IPCAESelector(2, task="classification")
     for own in (selector, IPCAESelectorCV((2,), estimator=selector)):

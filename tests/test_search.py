@@ -121,20 +121,30 @@ def test_folds_that_are_trained_in_parts_keep_their_rows(only_room_for, digits):
             )
 
 
-def test_held_out_rows_are_not_learned_from():
-    """Rows of the test fold, made absurd, change no score on other folds' models."""
+@pytest.mark.parametrize("task", ["reconstruction", "classification", "regression"])
+def test_rows_of_other_folds_are_not_learned_from(task):
+    """Other values of the same mean and scale, for the other run, change nothing."""
     X, y, _ = make_linear(n_samples=90, n_features=12, random_state=0)
-    y_other = y.copy()
-    y_other[:30] = y_other[:30][::-1]  # same mean and scale, other values
-    prototype = selector(task="regression")
-    train = np.arange(30, 90)
-    fits = [
-        prototype._fit_cases(
-            prototype._check_search(X, target, None), [(3, train), (2, train)]
-        )[0]
-        for target in (y, y_other)
-    ]
-    np.testing.assert_array_equal(*(f.history_["train_loss"] for f in fits))
+    y = {"reconstruction": None, "classification": y > 0}.get(task, y)
+    prototype = selector(task=task, n_trials=4)
+    rows, others = np.arange(30, 90), np.arange(60)
+
+    def fit(X, y):
+        data = prototype._check_search(X, y, None)
+        return prototype._fit_cases(data, [(3, rows), (3, others)])
+
+    before = fit(X.copy(), None if y is None else y.copy())
+    rng = np.random.default_rng(0)
+    for values in X.T if y is None else [*X.T, y]:
+        rng.shuffle(values[:30])
+    after = fit(X, y)
+    for own, same in (
+        (before[0].history_["train_loss"], after[0].history_["train_loss"]),
+        (before[0].selected_indices_, after[0].selected_indices_),
+    ):
+        np.testing.assert_allclose(own, same, rtol=1e-5)
+    first = [fits[1].history_["train_loss"][:3] for fits in (before, after)]
+    assert np.abs(np.subtract(*first)).max() > 1e-3  # which the other run does see
 
 
 def test_one_standard_error_rule_takes_the_smallest_good_k():
@@ -422,6 +432,27 @@ def test_nan_scores_rank_last_and_are_warned_of(digits):
     np.testing.assert_array_equal(ranks, grid.cv_results_["rank_test_score"])
     assert ranks.dtype == grid.cv_results_["rank_test_score"].dtype
     assert search.best_k_ == 4
+
+
+def test_a_score_that_fails_is_nan_and_named(digits):
+    X, y = digits
+
+    def scoring(estimator, X_test, y_test):
+        if estimator.k == 3:
+            raise ValueError("no such score")
+        return 0.5
+
+    short = selector(max_iter=1, tuning_iter=0)
+    search = IPCAESelectorCV((2, 3), estimator=short, cv=2, scoring=scoring)
+    match = r"failed for k=3 in fold 0, whose score is NaN: .*no such score"
+    with (
+        pytest.warns(UserWarning, match=match),
+        pytest.warns(UserWarning, match="in fold 1"),
+        pytest.warns(UserWarning, match="non-finite"),
+    ):
+        search.fit(X, y)
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+    assert search.best_k_ == 2
 
 
 def test_nothing_but_nan_is_an_error(digits):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit, softmax
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
@@ -1092,6 +1093,12 @@ def test_classes(Selector, labels):
     assert probabilities.shape == (200, len(labels))
     assert_allclose(probabilities.sum(axis=1), 1)
     assert_array_equal(selector.classes_[probabilities.argmax(axis=1)], prediction)
+    scores = selector.decision_function(X)
+    if len(labels) == 2:
+        assert scores.shape == (200,)
+        assert_allclose(expit(scores), probabilities[:, 1])
+    else:
+        assert_allclose(softmax(scores, axis=1), probabilities)
     assert_allclose(selector.score(X, y), accuracy_score(y, prediction))
     assert selector.score(X, y) > 0.8
     assert 2 in selector.selected_indices_
@@ -1123,6 +1130,7 @@ def test_several_labels(Selector, class_weight):
     prediction, probabilities = selector.predict(X), selector.predict_proba(X)
     assert prediction.shape == probabilities.shape == (300, 3)
     assert_array_equal(prediction, probabilities > 0.5)
+    assert_allclose(expit(selector.decision_function(X)), probabilities)
     assert_allclose(selector.score(X, Y), accuracy_score(Y, prediction))
     assert selector.score(X, Y) > 0.7
 
@@ -1202,6 +1210,7 @@ def test_prediction_reads_the_selected_columns_only(Selector):
 METHODS = {
     "predict": {"classification", "regression"},
     "predict_proba": {"classification"},
+    "decision_function": {"classification"},
     "reconstruct": {"reconstruction"},
 }
 

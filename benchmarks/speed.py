@@ -21,7 +21,7 @@ from torch import nn
 from common import Results, parser
 from ipcae_sklearn import CAESelector, IPCAESelector
 from ipcae_sklearn import _functional as functional
-from ipcae_sklearn._decoding import AdamW
+from ipcae_sklearn._decoding import AdamW, Setup
 from ipcae_sklearn._graphs import replayed
 from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
 from ipcae_sklearn._noise import SearchDraws
@@ -58,7 +58,8 @@ def our_step(selector, p, b, outputs, device, hidden=0.0):
     X, target, loss = batch(p, b, outputs, device)
     draws = SearchDraws([K], options, [0], 0, device)
     space = functional.workspace(1, K, p, device)
-    own = partial(_search_step, model, AdamW(model, options), loss, options)
+    setup = Setup(model, None, loss, options)  # one batch for all steps
+    own = partial(_search_step, setup, AdamW(model, options))
     own = replayed(own, device, recordable=True)
 
     @torch.no_grad()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -117,6 +117,24 @@ class TrainingOptions:
     tol: float
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What is trained side by side, on which rows, for what, and how."""
+
+    model: Any  # a ConcreteAutoencoder
+    batches: Batches
+    loss: Loss
+    options: TrainingOptions
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.model.k)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.row_mask.device
+
+
 class NonFiniteLossError(ValueError):
     """The loss became infinite or NaN."""
 
@@ -200,16 +218,7 @@ def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
 
 
 def _decoder_epochs(
-    model,
-    batches,
-    loss,
-    options,
-    columns,
-    *,
-    rate,
-    n_steps=None,
-    mask=None,
-    jitter=None,
+    setup: Setup, columns, *, rate, n_steps=None, mask=None, jitter=None
 ) -> Iterator[np.ndarray]:
     """Train the decoder on columns (r, k); yield the loss (r,) of each epoch.
 
@@ -218,8 +227,9 @@ def _decoder_epochs(
     ``n_steps``, by default as many as ``tuning_iter`` epochs have; the last epoch may
     be cut short.
     """
+    model, options = setup.model, setup.options
     decoder = _AdamWGroup(model.decoder, rate, options.weight_decay)
-    batches = batches.select(columns)
+    batches = setup.batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
 
@@ -229,8 +239,7 @@ def _decoder_epochs(
             selected = selected * factors
         if noise is not None:
             selected = selected + noise * left
-        own = model, selected, target, weights, loss
-        value, pullback = loss_with_pullback(*own)
+        value, pullback = loss_with_pullback(setup, selected, target, weights)
         decoder.step(pullback(to_input=False)[1])
         return value
 
@@ -247,27 +256,26 @@ def _decoder_epochs(
         yield mean_loss(losses(first, epoch), epoch)
 
 
-def tuning_epochs(
-    model, batches, loss, options, columns, jitter=None
-) -> Iterator[np.ndarray]:
+def tuning_epochs(setup: Setup, columns, jitter=None) -> Iterator[np.ndarray]:
     """Train the decoder on columns (r, k) as it will be used; yield the loss (r,) of
     each epoch.
 
     ``jitter`` are r standard deviations of noise on the inputs, if there is any. It
     keeps a decoder from learning rows by heart, which then bears a higher rate.
     """
-    own = model, batches, loss, options, columns
+    rate = setup.options.learning_rate
     if jitter is None:
-        return _decoder_epochs(*own, rate=options.learning_rate)
-    noise = Jitter(jitter, batches.seed, columns.device)
-    return _decoder_epochs(*own, rate=options.jitter_learning_rate, jitter=noise)
+        return _decoder_epochs(setup, columns, rate=rate)
+    rate = setup.options.jitter_learning_rate
+    noise = Jitter(jitter, setup.batches.seed, columns.device)
+    return _decoder_epochs(setup, columns, rate=rate, jitter=noise)
 
 
-def train_decoder(model, batches, loss, options, columns, n_steps, mask=None) -> None:
+def train_decoder(setup: Setup, columns, n_steps, mask=None) -> None:
     """Train the decoder for a number of steps, without a look at how it goes."""
-    own = model, batches, loss, options, columns
-    how = {"rate": options.learning_rate, "n_steps": n_steps, "mask": mask}
-    for _ in _decoder_epochs(*own, **how):
+    rate = setup.options.learning_rate
+    epochs = _decoder_epochs(setup, columns, rate=rate, n_steps=n_steps, mask=mask)
+    for _ in epochs:
         pass
 
 
@@ -291,33 +299,34 @@ class TuningLength:
         )
 
 
-def folds_of(batches, options, n_runs: int) -> tuple[Batches, int] | None:
+def folds_of(setup: Setup) -> tuple[Batches, int] | None:
     """The batches in folds and how many these are, as ``in_folds`` returns them.
 
     None where other rows are held out, and where there are no two folds.
     """
+    batches, options = setup.batches, setup.options
     if batches.has_validation or not options.n_folds:
         return None
-    folds, n_folds = batches.in_folds(options.n_folds, n_runs)
+    folds, n_folds = batches.in_folds(options.n_folds, setup.n_runs)
     return None if n_folds < 2 else (folds, n_folds)
 
 
-def tuning_length(model, folds, n_folds: int, loss, options, columns) -> TuningLength:
+def tuning_length(setup: Setup, folds, n_folds: int, columns) -> TuningLength:
     """How many epochs of tuning are best for an untrained decoder, by cross-validation.
 
     Few rows are learned by heart long before the rate has fallen. For each fold of a
     run's rows a decoder is trained on the others, at the rates of a whole tuning, on
     columns (n_folds r, k) that may be other ones for each fold.
     """
-    n_runs = len(model.k)
-    decoders = model.decoders_alone(n_folds)
+    n_runs = setup.n_runs
+    decoders = setup.model.decoders_alone(n_folds)
     decoders.forget(range(n_folds * n_runs))
-    patience = math.ceil(_PATIENCE * options.tuning_iter)
+    in_folds = replace(setup, model=decoders, batches=folds)
+    patience = math.ceil(_PATIENCE * setup.options.tuning_iter)
     nothing = np.zeros(n_runs, dtype=int), np.full((n_folds, n_runs), np.inf)
     best = TuningLength(*nothing)
-    epochs = tuning_epochs(decoders, folds, loss, options, columns)
-    for epoch, _ in enumerate(epochs, 1):
-        losses = validate(decoders, folds, loss, columns).reshape(n_folds, n_runs)
+    for epoch, _ in enumerate(tuning_epochs(in_folds, columns), 1):
+        losses = validate(in_folds, columns).reshape(n_folds, n_runs)
         found = TuningLength(np.full(n_runs, epoch), losses)
         # Those that have stalled wait for the others as they are.
         waits = epoch - best.n_epochs > patience
@@ -327,7 +336,7 @@ def tuning_length(model, folds, n_folds: int, loss, options, columns) -> TuningL
     return best
 
 
-def loss_with_pullback(model, selected, target, weights, loss):
+def loss_with_pullback(setup: Setup, selected, target, weights):
     """Loss (r,) of a training batch, and its pullback through the decoder.
 
     The loss is the weighted mean over the rows, unbiased over the batches: the weights
@@ -336,8 +345,8 @@ def loss_with_pullback(model, selected, target, weights, loss):
 
     The pullback returns the gradients of ``selected`` and of the decoder's parameters.
     """
-    output, pullback = model.with_pullback(selected)
-    rows, grad = loss.with_gradient(output, target)
+    output, pullback = setup.model.with_pullback(selected)
+    rows, grad = setup.loss.with_gradient(output, target)
     grad = grad / rows.shape[-1]
     if weights is not None:
         rows, grad = rows * weights, grad * weights.unsqueeze(-1)
@@ -353,18 +362,18 @@ def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model, batches, loss, columns) -> np.ndarray:
+def validate(setup: Setup, columns) -> np.ndarray:
     """Loss (r,) on the held-out rows with columns (r, k); NaN without such rows."""
-    n_runs = len(model.k)
+    model, batches = setup.model, setup.batches
     if not batches.has_validation:
-        return np.full(n_runs, np.nan)
-    total = torch.zeros(n_runs, dtype=torch.float64, device=columns.device)
+        return np.full(setup.n_runs, np.nan)
+    total = torch.zeros(setup.n_runs, dtype=torch.float64, device=columns.device)
     weight = torch.zeros_like(total)
     model.eval()
     for batch in batches.select(columns).validation():
         weights = batch[2]
         batch_weight = len(batch[1]) if weights is None else weights.sum(-1)
-        losses = loss(model(batch[0]), batch[1])
+        losses = setup.loss(model(batch[0]), batch[1])
         total += batch_weight * _mean(losses, weights)
         weight += batch_weight
     model.train()
@@ -378,13 +387,14 @@ def validate(model, batches, loss, columns) -> np.ndarray:
 
 
 @torch.no_grad()
-def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarray:
+def importances(setup: Setup, columns: Sequence[np.ndarray]) -> np.ndarray:
     """Loss (r, k) added when a selected column is replaced by its mean, which is 0."""
+    model, batches = setup.model, setup.batches
     selected, target, weights = batches.select(padded(columns, model)).sample()
     model.eval()
 
     def loss_with(factors):
-        return _mean(loss(model(selected * factors), target), weights)
+        return _mean(setup.loss(model(selected * factors), target), weights)
 
     loss_with = replayed(loss_with, selected.device, model.decoder.recordable)
     n_columns = selected.shape[-1]
@@ -396,7 +406,7 @@ def importances(model, batches, loss, columns: Sequence[np.ndarray]) -> np.ndarr
 
 
 @torch.no_grad()
-def unmet_needs(model, batches, loss, columns, index, masks) -> Tensor:
+def unmet_needs(setup: Setup, columns, index, masks) -> Tensor:
     """What the decoders still want to know of rows with the numbers (r, n): (r, n, h).
 
     The gradient of each row's loss for what the decoder's first layer makes of its
@@ -404,14 +414,15 @@ def unmet_needs(model, batches, loss, columns, index, masks) -> Tensor:
     the decoder would learn from. It is the mean over masks, factors (r, 1, k) of the
     inputs.
     """
-    model.eval()
+    model = setup.model.eval()
     parts = []
-    for selected, target, _ in batches.select(columns).rows(index):
+    for selected, target, _ in setup.batches.select(columns).rows(index):
         gradients = []
         for mask in masks:
             entered = model.enter(selected * mask)
             output, pullback = model.decoder.leave_with_pullback(entered)
-            gradients.append(pullback(loss.with_gradient(output, target)[1])[0])
+            gradient = setup.loss.with_gradient(output, target)[1]
+            gradients.append(pullback(gradient)[0])
         parts.append(torch.stack(gradients).mean(0))
     model.train()
     return torch.cat(parts, dim=1)

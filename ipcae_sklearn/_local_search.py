@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ipcae_sklearn._decoding import (
     NonFiniteLossError,
+    Setup,
     TuningLength,
     folds_of,
     importances,
@@ -97,16 +98,14 @@ class _Best:
     n_given_up: list[float] = field(default_factory=list)
 
 
-def local_search(model, batches, loss, options, columns, adviser, seeds, on_trial=None):
+def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     """Better columns of each run, where there are any.
 
     Parameters
     ----------
-    model : ConcreteAutoencoder
-        Left as it is.
-    batches, loss, options
-        As for :func:`ipcae_sklearn._training.train`; ``options.n_trials`` is the most
-        sets of columns to try.
+    setup : Setup
+        As for :func:`ipcae_sklearn._training.train`; its model is left as it is, and
+        ``options.n_trials`` is the most sets of columns to try.
     columns : sequence of r int arrays of shape (k,)
         The columns to begin with.
     adviser : Adviser
@@ -119,14 +118,15 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
     -------
     list of r int arrays of shape (k,)
     """
-    if not options.n_trials:
+    n_trials = setup.options.n_trials
+    if not n_trials:
         return columns
     best = [_Best(own, n_given_up=[max(1, len(own) / 2)] * 2) for own in columns]
-    others = adviser.alternatives(columns)[: options.n_trials]
-    n_rounds = (options.n_trials - len(others)) // 2 if adviser.asks_decoder else 0
+    others = adviser.alternatives(columns)[:n_trials]
+    n_rounds = (n_trials - len(others)) // 2 if adviser.asks_decoder else 0
     if not n_rounds and not any(_differ(own, columns).any() for own in others):
         return columns
-    trials = _Trials(model, batches, loss, options, seeds)
+    trials = _Trials(setup, seeds)
     queue = [columns, *others]
 
     def report(n_tried):
@@ -152,7 +152,7 @@ def local_search(model, batches, loss, options, columns, adviser, seeds, on_tria
 
 
 def local_search_in_folds(
-    model, batches, loss, options, columns, adviser, search_anew=None, on_trial=None
+    setup: Setup, columns, adviser, search_anew=None, on_trial=None
 ) -> tuple[list[np.ndarray], TuningLength | None]:
     """Better columns of each run, where few rows are trained on and none held out.
 
@@ -180,26 +180,27 @@ def local_search_in_folds(
     TuningLength or None
         How long to tune for these columns; None where there are no folds.
     """
-    best, n_runs = list(columns), len(model.k)
-    found = folds_of(batches, options, n_runs)
+    n_trials, best = setup.options.n_trials, list(columns)
+    found = folds_of(setup)
     if found is None:
         return best, None
     folds, n_folds = found
 
     def length_of(columns):
-        table = padded(columns, model, n_folds)
-        return tuning_length(model, folds, n_folds, loss, options, table)
+        table = padded(columns, setup.model, n_folds)
+        return tuning_length(setup, folds, n_folds, table)
 
     in_folds = [*columns] * n_folds
-    if not options.n_trials:
+    if not n_trials:
         return best, length_of(in_folds)
     own_adviser = adviser.in_folds(n_folds, folds)
-    flattered = np.full(n_runs, True)
+    # Whether what is best so far was judged by rows that had a part in choosing it.
+    flattered = np.full(setup.n_runs, True)
     if search_anew is not None:
         # One that diverges says nothing of the columns.
         with contextlib.suppress(NonFiniteLossError):
-            own = model, folds, n_folds, own_adviser
-            in_folds = _columns_in_folds(search_anew, *own)
+            own = replace(setup, batches=folds)
+            in_folds = _columns_in_folds(search_anew, own, n_folds, own_adviser)
             flattered[:] = False
     first = best_length = length_of(in_folds)
     if on_trial is not None:
@@ -208,14 +209,14 @@ def local_search_in_folds(
     if not any(_differ(tried, columns).any() for tried in others):
         return best, best_length
     pairs = _worth_trying(columns, others, own_adviser.alternatives(in_folds))
-    for n_tried, (tried, tried_in_folds) in enumerate(pairs[: options.n_trials], 1):
-        differ = _differ(tried, columns)
+    for n_tried, (tried, tried_in_folds) in enumerate(pairs[:n_trials], 1):
         try:
             length = length_of(tried_in_folds)
         except NonFiniteLossError:
             continue
-        is_worse = _is_clearly_worse(length.losses, first.losses)
-        taken = differ & (flattered & ~is_worse | (length.loss < best_length.loss))
+        is_better = length.loss < best_length.loss
+        is_as_good = flattered & ~_is_clearly_worse(length.losses, first.losses)
+        taken = _differ(tried, columns) & (is_better | is_as_good)
         best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
         best_length = length.where(taken, best_length)
         flattered &= ~taken
@@ -234,11 +235,12 @@ def _worth_trying(columns, others, others_in_folds) -> list:
     return found
 
 
-def _columns_in_folds(search_anew, model, folds, n_folds, adviser) -> list[np.ndarray]:
+def _columns_in_folds(search_anew, setup, n_folds, adviser) -> list[np.ndarray]:
     """What the search finds without each of the folds, of all runs for one after the
     other; as many folds side by side as there is room for.
     """
-    n_runs, k = model.row_mask.shape
+    folds = setup.batches
+    n_runs, k = setup.model.row_mask.shape
     room = _VALUES_SIDE_BY_SIDE // (n_runs * k * folds.n_features)
     at_once = min(max(1, room), n_folds)
     found: list[np.ndarray] = []
@@ -260,11 +262,12 @@ def _is_clearly_worse(losses, reference) -> np.ndarray:
     return more.mean(0) > more.std(0, ddof=1) / np.sqrt(len(more))
 
 
-def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
+def stand_ins(setup: Setup, columns, kept, adviser, seeds):
     """Columns of each run with stand-ins for the others in place of some.
 
     Parameters
     ----------
+    setup : Setup
     columns : sequence of r int arrays of shape (k,)
     kept : sequence of r bool arrays of shape (k,)
         False for the columns to replace.
@@ -273,7 +276,7 @@ def stand_ins(model, batches, loss, options, columns, kept, adviser, seeds):
     """
     if all(own.all() for own in kept):
         return list(columns)
-    trials = _Trials(model, batches, loss, options, seeds)
+    trials = _Trials(setup, seeds)
     needs = trials.ask(columns, [kept, kept], adviser.rows())[_STAND_IN]
     meet = partial(adviser.meet, needs=needs, by=_BY_UNTRIED)
     return with_replaced(columns, kept, meet)
@@ -351,15 +354,13 @@ class _Trials:
     The first r decoders are for one kind of columns, the others for the other.
     """
 
-    def __init__(self, model, batches, loss, options, seeds):
-        self.n_runs = len(model.k)
-        self.model = model.decoders_alone(2)
-        self.device = model.row_mask.device
-        self.batches = batches.repeated(2)
-        self.loss, self.options = loss, options
+    def __init__(self, setup, seeds):
+        self.n_runs = setup.n_runs
+        decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
+        self.setup = replace(setup, model=decoders, batches=batches)
         rates = np.repeat(_RATES, self.n_runs)
-        self.masks = InputMasks(self.model.k, rates, [*seeds] * 2, self.device)
-        n_tuning = options.tuning_iter * batches.n_train_batches
+        self.masks = InputMasks(decoders.k, rates, [*seeds] * 2, setup.device)
+        n_tuning = setup.options.tuning_iter * batches.n_train_batches
         self.n_trial = min(_TRIAL_STEPS, -(-n_tuning // 2))
         self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
 
@@ -368,12 +369,12 @@ class _Trials:
         columns for each run, and what the columns are worth, if it is to be measured.
         """
         columns = [*pair[0], *pair[1]]
-        table = padded(columns, self.model)
+        table = padded(columns, self.setup.model)
         self._train(table, self.n_trial)
-        losses = validate(self.model, self.batches, self.loss, table)
+        losses = validate(self.setup, table)
         own = [np.empty(0)] * len(columns)
         if measure:
-            missed = importances(self.model, self.batches, self.loss, columns)
+            missed = importances(self.setup, columns)
             own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
         return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
 
@@ -381,8 +382,8 @@ class _Trials:
         """What decoders on the columns kept want to know of each run's rows (r, n):
         for each kind (r, n, h).
         """
-        table = padded([*columns] * 2, self.model)
-        stays = torch.zeros(table.shape, device=self.device, dtype=torch.float32)
+        table = padded([*columns] * 2, self.setup.model)
+        stays = torch.zeros(table.shape, device=table.device, dtype=torch.float32)
         for row, own in zip(stays, [*kept[0], *kept[1]], strict=True):
             row[: len(own)] = torch.from_numpy(own)
 
@@ -390,11 +391,10 @@ class _Trials:
             return stays.unsqueeze(1) * self.masks()
 
         self._train(table, self.n_asking, mask)
-        own = self.model, self.batches, self.loss, table, np.tile(rows, (2, 1))
-        return unmet_needs(*own, [mask() for _ in range(_MASKS)]).chunk(2)
+        masks = [mask() for _ in range(_MASKS)]
+        return unmet_needs(self.setup, table, np.tile(rows, (2, 1)), masks).chunk(2)
 
     def _train(self, columns, n_steps, mask=None) -> None:
         # A trained decoder already knows its own columns.
-        self.model.forget(range(len(self.model.k)))
-        own = self.model, self.batches, self.loss, self.options
-        train_decoder(*own, columns, n_steps, mask)
+        self.setup.model.forget(range(self.setup.n_runs))
+        train_decoder(self.setup, columns, n_steps, mask)

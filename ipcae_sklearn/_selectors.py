@@ -45,7 +45,7 @@ from ipcae_sklearn._data import (
     resolve_task,
     row_blocks,
 )
-from ipcae_sklearn._decoding import TrainingOptions
+from ipcae_sklearn._decoding import Setup, TrainingOptions
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
@@ -629,11 +629,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 return self._untrained(problem, task, adviser).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
-            return train(
+            setup = Setup(
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
                 replace(options, dropout=dropout),
+            )
+            return train(
+                setup,
                 seeds=runs.seeds,
                 k=runs.k,
                 columns=everything,

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from ipcae_sklearn._decoding import (
     AdamW,
-    Batches,
-    Loss,
-    TrainingOptions,
+    Setup,
     folds_of,
     importances,
     loss_with_pullback,
@@ -101,15 +99,15 @@ _STEPS_BETWEEN_LOOKS = 40
 class _Keeper:
     """Of each run: the best model so far, its history, and whether it has stopped."""
 
-    def __init__(self, model, options: TrainingOptions, validates: bool):
-        self.model = model
-        self.options = options
-        self.validates = validates
+    def __init__(self, setup: Setup):
+        self.model = setup.model
+        self.options = setup.options
+        self.validates = setup.batches.has_validation
         self.kept: list[RunResult] = []
         self.histories: list[dict[str, list[float]]] = [
-            {name: [] for name in HISTORY} for _ in model.k
+            {name: [] for name in HISTORY} for _ in setup.model.k
         ]
-        self.converged = np.ones(len(model.k), dtype=bool)
+        self.converged = np.ones(setup.n_runs, dtype=bool)
 
     def begin_phase(self, *, keep_best: bool, selector_moves: bool) -> None:
         """Start anew to look for a stall; keep the best model or the last one."""
@@ -169,9 +167,9 @@ class _Keeper:
             kept.selection = replace(kept.selection, columns=others)
             kept.loss = np.inf
 
-    def of_each_two(self, pairs) -> _Keeper:
+    def of_each_two(self, setup: Setup) -> _Keeper:
         """A keeper of two decoders for each run, first one of all, then the other."""
-        both = _Keeper(pairs, self.options, self.validates)
+        both = _Keeper(setup)
         for kept in self.kept * 2:
             both.kept.append(RunResult(kept.selection, np.inf, {}))
         return both
@@ -207,10 +205,7 @@ class _Keeper:
 
 
 def train(
-    model,
-    batches: Batches,
-    loss: Loss,
-    options: TrainingOptions,
+    setup: Setup,
     *,
     seeds: Sequence[int],
     k: Sequence[int] | None = None,
@@ -233,11 +228,9 @@ def train(
 
     Parameters
     ----------
-    model : ConcreteAutoencoder
-        On the device of the batches. Left in the state of the results.
-    batches : Batches
-    loss : Loss
-    options : TrainingOptions
+    setup : Setup
+        Its model is on the device of the batches, and is left in the state of the
+        results.
     seeds : sequence of r ints
         Seeds of the runs' noise.
     k : sequence of r ints, optional
@@ -267,75 +260,74 @@ def train(
     ------
     NonFiniteLossError
     """
-    model.train()
-    keeper = _Keeper(model, options, batches.has_validation)
+    setup.model.train()
+    keeper = _Keeper(setup)
     on_epoch = on_epoch or (lambda epoch, values: False)
     asked_to_stop, length = False, None
     keeper.start_with(columns)
     if columns is None:
-        asked_to_stop = _search(model, batches, loss, options, seeds, keeper, on_epoch)
-    if _tunes(model, options):
+        asked_to_stop = _search(setup, seeds, keeper, on_epoch)
+    if _tunes(setup):
         if columns is None and adviser is not None:
-            what = model, batches, loss, options
-            found = _settle(*what, keeper, k, adviser, seeds)
-            if not asked_to_stop and batches.has_validation:
-                found = local_search(*what, found, adviser, seeds, on_trial)
+            found = _settle(setup, keeper, k, adviser, seeds)
+            if not asked_to_stop and setup.batches.has_validation:
+                found = local_search(setup, found, adviser, seeds, on_trial)
             elif not asked_to_stop:
                 search_anew = None
                 if untrained is not None:
-                    own = untrained, model.untrained, loss, options, k
-                    search_anew = partial(_search_anew, *own)
+                    search_anew = partial(_search_anew, setup, untrained, k)
                 found, length = local_search_in_folds(
-                    *what, found, adviser, search_anew, on_trial
+                    setup, found, adviser, search_anew, on_trial
                 )
             keeper.change(found)
         keeper.restore()
-        _tune(model, batches, loss, options, keeper, length, on_epoch)
+        _tune(setup, keeper, length, on_epoch)
     keeper.restore()
-    return _with_findings(keeper.results(), model, batches, loss)
+    return _with_findings(setup, keeper.results())
 
 
-def _settle(model, batches, loss, options, keeper, k, adviser, seeds):
+def _settle(setup: Setup, keeper, k, adviser, seeds) -> list[np.ndarray]:
     """The distinct columns of the runs after a search, k of each; the keeper has them,
     and the model rows for no others.
     """
     keeper.restore()
-    keeper.change(_distinct(model, batches, loss, options, adviser, seeds))
-    if k is not None and list(k) != model.k:
-        _drop_surplus(model, batches, loss, options, keeper, k)
+    keeper.change(_distinct(setup, adviser, seeds))
+    if k is not None and list(k) != setup.model.k:
+        _drop_surplus(setup, keeper, k)
     return [kept.selection.columns for kept in keeper.kept]
 
 
-def _search_anew(untrained, decoders, loss, options, k, times, batches, adviser):
+def _search_anew(setup: Setup, untrained, k, times, batches, adviser):
     """The columns that an adviser's runs, each several times, find on its rows."""
-    model, seeds = untrained(adviser).train(), adviser.seeds
+    model = untrained(adviser).train()
     # A user's draw from one generator as they are made: others in other company.
-    model.untrained = decoders * times
+    model.untrained = setup.model.untrained * times
     model.forget(range(len(model.k)))
-    options = replace(options, dropout=options.dropout * times)
+    options = replace(setup.options, dropout=setup.options.dropout * times)
     k = None if k is None else [*k] * times
-    keeper = _Keeper(model, options, batches.has_validation)
+    anew = Setup(model, batches, setup.loss, options)
+    keeper = _Keeper(anew)
     keeper.start_with(None)
-    own = model, batches, loss, options
-    _search(*own, seeds, keeper)
-    return _settle(*own, keeper, k, adviser, seeds)
+    _search(anew, adviser.seeds, keeper)
+    return _settle(anew, keeper, k, adviser, adviser.seeds)
 
 
-def _tunes(model, options) -> bool:
-    has_parameters = next(model.decoder.parameters(), None) is not None
-    return options.tuning_iter > 0 and has_parameters
+def _tunes(setup: Setup) -> bool:
+    has_parameters = next(setup.model.decoder.parameters(), None) is not None
+    return setup.options.tuning_iter > 0 and has_parameters
 
 
-def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool:
+def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     """Train selector and decoder with relaxed selections; whether on_epoch ended it.
 
     If nobody is told of every epoch, only some are looked at.
     """
-    device = model.row_mask.device
+    model, batches, options = setup.model, setup.batches, setup.options
+    device = setup.device
     draws = SearchDraws(model.k, options, seeds, batches.seed, device)
     optimizer = AdamW(model, options)
     n_steps = options.max_iter * batches.n_train_batches
-    tunes = _tunes(model, options)
+    tunes = _tunes(setup)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
     # Where every epoch may be the last, every one is looked at.
@@ -352,7 +344,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
 
-    one_step = partial(_search_step, model, optimizer, loss, options)
+    one_step = partial(_search_step, setup, optimizer)
     one_step = replayed(one_step, device, model.decoder.recordable)
 
     def losses(first, epoch):
@@ -382,7 +374,7 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
         if batches.has_validation:
             every = range(len(model.k))
             columns = padded([selection(i).columns for i in every], model)
-        values["validation_loss"] = validate(model, batches, loss, columns)
+        values["validation_loss"] = validate(setup, columns)
         tau = temperature(first + batches.n_train_batches - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         asked_to_stop = on_epoch is not None and bool(on_epoch(epoch, values))
@@ -399,68 +391,65 @@ def _search(model, batches, loss, options, seeds, keeper, on_epoch=None) -> bool
     return asked_to_stop
 
 
-def _tune(model, batches, loss, options, keeper, length, on_epoch) -> None:
+def _tune(setup: Setup, keeper, length, on_epoch) -> None:
     """Train the decoder alone, on columns that stay as they are, for as long as is best
     if that is known.
     """
+    model, options = setup.model, setup.options
     description = _description_of_tuning(model)
-    if options.jitter and batches.has_validation:
-        own = model, batches, loss, options, keeper, description
-        _tune_in_two_ways(*own, on_epoch)
+    if options.jitter and setup.batches.has_validation:
+        _tune_in_two_ways(setup, keeper, description, on_epoch)
         return
-    n_epochs = np.full(len(model.k), options.tuning_iter)
-    folds = folds_of(batches, options, len(model.k)) if length is None else None
+    n_epochs = np.full(setup.n_runs, options.tuning_iter)
+    folds = folds_of(setup) if length is None else None
     if folds is not None:
         table = keeper.columns().repeat(folds[1], 1)
-        length = tuning_length(model, *folds, loss, options, table)
+        length = tuning_length(setup, *folds, table)
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
-    epochs = tuning_epochs(model, batches, loss, options, keeper.columns())
-    _tune_for(n_epochs, epochs, batches, loss, options, keeper, description, on_epoch)
+    epochs = tuning_epochs(setup, keeper.columns())
+    _tune_for(n_epochs, epochs, setup, keeper, description, on_epoch)
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
 
 
-def _tune_in_two_ways(
-    model, batches, loss, options, keeper, description, on_epoch
-) -> None:
+def _tune_in_two_ways(setup: Setup, keeper, description, on_epoch) -> None:
     """The same of two decoders for each run, without noise on the inputs and with it.
 
     Noise helps most often, but where a small difference between inputs tells it ruins
     the decoder; so the held-out rows decide.
     """
-    both = keeper.of_each_two(model.decoders_alone(2))
-    batches = batches.repeated(2)
-    jitter = np.repeat([0, options.jitter], len(model.k))
-    what = both.model, batches, loss, options, both.columns()
-    epochs = tuning_epochs(*what, jitter)
+    decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
+    pairs = replace(setup, model=decoders, batches=batches)
+    both = keeper.of_each_two(pairs)
+    jitter = np.repeat([0, setup.options.jitter], setup.n_runs)
+    epochs = tuning_epochs(pairs, both.columns(), jitter)
     description = {name: np.tile(value, 2) for name, value in description.items()}
 
     def on_epoch_of_both(epoch, values):
         better = both.better()
         return on_epoch(epoch, {name: own[better] for name, own in values.items()})
 
-    own = epochs, batches, loss, options, both, description, on_epoch_of_both
-    _tune_for(options.tuning_iter, *own)
+    n_epochs = setup.options.tuning_iter
+    _tune_for(n_epochs, epochs, pairs, both, description, on_epoch_of_both)
     keeper.take_better_of(both)
 
 
-def _tune_for(
-    n_epochs, epochs, batches, loss, options, keeper, description, on_epoch
-) -> None:
+def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> None:
     """Go through so many epochs, for all runs or (r,), and keep what is best."""
-    keeper.begin_phase(keep_best=batches.has_validation, selector_moves=False)
+    options = setup.options
+    keeper.begin_phase(keep_best=setup.batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
-    columns, n_runs = keeper.columns(), len(keeper.kept)
+    columns = keeper.columns()
     for n_done, train_loss in enumerate(epochs, 1):
         values = description | {"train_loss": train_loss}
-        values["validation_loss"] = validate(keeper.model, batches, loss, columns)
+        values["validation_loss"] = validate(setup, columns)
         asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
-        done = np.full(n_runs, asked_to_stop) | (n_done >= n_epochs)
+        done = np.full(setup.n_runs, asked_to_stop) | (n_done >= n_epochs)
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
@@ -473,14 +462,13 @@ def _description_of_tuning(model) -> dict[str, np.ndarray]:
     return description | {"temperature": np.full(len(model.k), np.nan)}
 
 
-def _distinct(model, batches, loss, options, adviser, seeds):
+def _distinct(setup: Setup, adviser, seeds):
     """The columns that the rows prefer and, for rows that share one, others."""
-    logits = model.logits().detach()
-    claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
+    logits = setup.model.logits().detach()
+    claims = [_claims(logits[i, :k]) for i, k in enumerate(setup.model.k)]
     columns, kept = zip(*claims, strict=True)
-    if adviser.asks_decoder and not batches.has_validation:
-        own = model, batches, loss, options
-        return stand_ins(*own, columns, kept, adviser, seeds)
+    if adviser.asks_decoder and not setup.batches.has_validation:
+        return stand_ins(setup, columns, kept, adviser, seeds)
     return with_replaced(columns, kept, adviser.complete)
 
 
@@ -498,20 +486,20 @@ def _claims(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return columns, kept
 
 
-def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
+def _drop_surplus(setup: Setup, keeper, k) -> None:
     """Leave each run the k rows whose columns its decoder needs most."""
+    model = setup.model
     keeper.restore()
     with torch.no_grad():
         preferred = model.logits().argmax(-1).cpu().numpy()
     preferred = [own[:n] for own, n in zip(preferred, model.k, strict=True)]
     columns = [kept.selection.columns for kept in keeper.kept]
     sizes = [np.geomspace(*ends, _ROUNDS + 1) for ends in zip(model.k, k, strict=True)]
-    n_tuning = options.tuning_iter * batches.n_train_batches
+    n_tuning = setup.options.tuning_iter * setup.batches.n_train_batches
     n_steps = min(_ROUND_STEPS, math.ceil(n_tuning / 4))
     for j in range(_ROUNDS):
-        own = model, batches, loss, options
-        train_decoder(*own, padded(columns, model), n_steps)
-        added = importances(model, batches, loss, columns)
+        train_decoder(setup, padded(columns, model), n_steps)
+        added = importances(setup, columns)
         rows = []
         for i, size in enumerate(sizes):
             most = np.argsort(-added[i, : model.k[i]], kind="stable")
@@ -527,22 +515,20 @@ def _drop_surplus(model, batches, loss, options, keeper, k) -> None:
 
 
 @torch.no_grad()
-def _with_findings(results, model, batches, loss) -> list[RunResult]:
+def _with_findings(setup: Setup, results) -> list[RunResult]:
     """Add to each result what its probabilities and its columns' importances are."""
     columns = [result.selection.columns for result in results]
-    added = importances(model, batches, loss, columns)
-    probabilities = torch.softmax(model.logits(), -1).cpu().numpy()
-    for i, (result, k) in enumerate(zip(results, model.k, strict=True)):
+    added = importances(setup, columns)
+    probabilities = torch.softmax(setup.model.logits(), -1).cpu().numpy()
+    for i, (result, k) in enumerate(zip(results, setup.model.k, strict=True)):
         result.importances = added[i, :k]
         result.probabilities = probabilities[i, :k]
     return results
 
 
 def _search_step(
-    model,
+    setup: Setup,
     optimizer,
-    loss,
-    options,
     X,
     target,
     weights,
@@ -558,16 +544,14 @@ def _search_step(
     ``mask`` are factors of the selected features, and ``rows`` (r, m) the rows of the
     selector that they are of, if not all take part.
     """
-    own = model, X, options, gumbel, uniform, temperature, space, rows
-    selected, pullback = _relaxed(*own)
+    selected, pullback = _relaxed(setup, X, gumbel, uniform, temperature, space, rows)
     if mask is not None:
         selected = selected * mask
     if rows is not None:
         index = rows.unsqueeze(1).expand_as(selected)
-        every = selected.new_zeros(*selected.shape[:2], model.row_mask.shape[1])
+        every = selected.new_zeros(*selected.shape[:2], setup.model.row_mask.shape[1])
         selected = every.scatter_(2, index, selected)
-    own = model, selected, target, weights, loss
-    value, pullback_of_decoder = loss_with_pullback(*own)
+    value, pullback_of_decoder = loss_with_pullback(setup, selected, target, weights)
     grad, of_decoder = pullback_of_decoder()
     if rows is not None:
         grad = grad.gather(2, index)
@@ -577,10 +561,11 @@ def _search_step(
     return value
 
 
-def _relaxed(model, X, options, gumbel, uniform, temperature, space, rows):
+def _relaxed(setup: Setup, X, gumbel, uniform, temperature, space, rows):
     """Relaxed selections (r, b, k) of a batch, and their pullback to the parameters of
     the logits, with the gradient of the diversity term.
     """
+    model, options = setup.model, setup.options
     if space is not None and rows is not None:
         size = *rows.shape, X.shape[1]
         space = space.flatten()[: math.prod(size)].view(size)

@@ -18,12 +18,12 @@ def only_room_for(monkeypatch):
     def limit(n_runs):
         original, failed = _training._search_step, []
 
-        def step(model, *arguments):
-            if len(model.k) > n_runs:
-                failed.append(weakref.ref(model))
+        def step(setup, *arguments):
+            if setup.n_runs > n_runs:
+                failed.append(weakref.ref(setup.model))
                 raise torch.cuda.OutOfMemoryError
             assert all(reference() is None for reference in failed)
-            return original(model, *arguments)
+            return original(setup, *arguments)
 
         monkeypatch.setattr(_training, "_search_step", step)
 

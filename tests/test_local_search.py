@@ -12,6 +12,7 @@ from ipcae_sklearn._advice import GreedyAdviser, _alike_directions, _explained
 from ipcae_sklearn._data import Rows, encode_labels, encode_values
 from ipcae_sklearn._decoding import (
     NonFiniteLossError,
+    Setup,
     TrainingOptions,
     TuningLength,
     folds_of,
@@ -85,15 +86,11 @@ class Case:
 
     def search(self, *columns, options=OPTIONS):
         columns = [np.array(own) for own in columns]
-        return local_search(
-            self.model,
-            self.batches,
-            self.loss,
-            options,
-            columns,
-            self.adviser,
-            self.seeds,
-        )
+        setup = self.setup(options)
+        return local_search(setup, columns, self.adviser, self.seeds)
+
+    def setup(self, options=OPTIONS):
+        return Setup(self.model, self.batches, self.loss, options)
 
 
 def product(n=800, p=12, seed=0):
@@ -258,8 +255,8 @@ def in_folds(case, *columns, options=FOLDS, **own):
     """What a local search by folds finds; linear swaps are the alternatives."""
     case.adviser.n_swap_passes = 3
     columns = [np.array(own) for own in columns]
-    what = case.model, case.batches, case.loss, options, columns, case.adviser
-    return local_search_in_folds(*what, **own)
+    setup = case.setup(options)
+    return local_search_in_folds(setup, columns, case.adviser, **own)
 
 
 def few_rows(y_of, n_runs=1):
@@ -275,13 +272,13 @@ def test_few_rows_are_judged_in_folds():
     case, tried = few_rows(linear), []
     (found,), length = in_folds(case, [5, 7], on_trial=lambda *own: tried.append(own))
     assert set(found) == {0, 2}
-    folds, n_folds = folds_of(case.batches, FOLDS, 1)
+    setup = case.setup(FOLDS)
+    folds, n_folds = folds_of(setup)
     own, start = case.adviser.in_folds(n_folds, folds), np.array([5, 7])
     expected = []
     for tried_in in own.alternatives([start] * n_folds):
         table = padded(tried_in, case.model, n_folds)
-        what = case.model, folds, n_folds, case.loss, FOLDS, table
-        expected.append(tuning_length(*what))
+        expected.append(tuning_length(setup, folds, n_folds, table))
     best = min(expected, key=lambda length: length.loss)
     assert_array_equal(length.n_epochs, best.n_epochs)
     assert_allclose(length.losses, best.losses)
@@ -305,9 +302,10 @@ def test_each_run_has_its_own_columns_in_folds():
     assert_allclose(length.losses[:, 0], length_alone.losses[:, 0], rtol=1e-4)
     # Nothing has been tried for the second run.
     case = few_rows(linear, 2)
-    folds, n_folds = folds_of(case.batches, FOLDS, 2)
+    setup = case.setup(FOLDS)
+    folds, n_folds = folds_of(setup)
     table = padded([np.array([2, 0])] * 10, case.model, n_folds)
-    expected = tuning_length(case.model, folds, n_folds, case.loss, FOLDS, table)
+    expected = tuning_length(setup, folds, n_folds, table)
     assert_allclose(length.losses[:, 1], expected.losses[:, 1], rtol=1e-4)
 
 
@@ -365,7 +363,7 @@ def test_folds_are_searched_side_by_side_as_far_as_there_is_room(monkeypatch, ro
     in_folds(case, [5, 7], [0, 1], search_anew=search_anew)
     expected = {0: [1] * 5, 1: [1] * 5, 2: [2, 2, 1], 4: [4, 1], 5: [5]}
     assert [len(weights) // n_runs for weights in asked] == expected[room]
-    folds, _ = folds_of(case.batches, FOLDS, n_runs)
+    folds, _ = folds_of(case.setup(FOLDS))
     assert_array_equal(np.concatenate(asked), folds.train_weights(200))
 
 
@@ -429,7 +427,7 @@ def known_losses(monkeypatch):
     """Losses in five folds by the columns in the first of them, to be filled in."""
     losses = {}
 
-    def known(model, folds, n_folds, loss, options, columns):
+    def known(setup, folds, n_folds, columns):
         own = losses[tuple(columns[0].tolist())]
         return TuningLength(np.array([7]), own[:, None])
 
@@ -453,9 +451,8 @@ class FixedAdviser:
 
 def with_fixed(adviser, **own):
     """What is found from the columns 0 and 1."""
-    case = few_rows(linear)
-    what = case.model, case.batches, case.loss, FOLDS, [np.array([0, 1])], adviser
-    (found,), length = local_search_in_folds(*what, **own)
+    setup, columns = few_rows(linear).setup(FOLDS), [np.array([0, 1])]
+    (found,), length = local_search_in_folds(setup, columns, adviser, **own)
     return found.tolist(), length.loss
 
 
@@ -508,10 +505,10 @@ def test_nothing_is_tried_in_folds_without_trials_or_folds():
 def test_a_trial_in_folds_that_diverges_is_not_taken(monkeypatch):
     case, real = few_rows(linear), _local_search.tuning_length
 
-    def diverging(model, folds, n_folds, loss, options, columns):
+    def diverging(setup, folds, n_folds, columns):
         if columns.tolist() != [[5, 7]] * n_folds:
             raise NonFiniteLossError
-        return real(model, folds, n_folds, loss, options, columns)
+        return real(setup, folds, n_folds, columns)
 
     monkeypatch.setattr(_local_search, "tuning_length", diverging)
     (found,), length = in_folds(case, [5, 7])
@@ -576,10 +573,7 @@ def test_few_rows_get_stand_ins_for_shared_columns():
     case = Case(X, X[:, 0], 2, held_out=0)
     case.adviser = Watched(case.adviser)
     (found,) = stand_ins(
-        case.model,
-        case.batches,
-        case.loss,
-        OPTIONS,
+        case.setup(),
         [np.array([0, 0])],
         [np.array([True, False])],
         case.adviser,
@@ -592,13 +586,12 @@ def test_few_rows_get_stand_ins_for_shared_columns():
 def test_stand_ins_take_the_places_of_what_they_replace():
     X, y = product()
     case = Case(X, y, 4, held_out=0)
-    own = case.model, case.batches, case.loss, OPTIONS
-    rest = case.adviser, case.seeds
+    setup, rest = case.setup(), (case.adviser, case.seeds)
     columns, kept = np.array([8, 8, 2, 9]), np.array([False, True, True, True])
-    (found,) = stand_ins(*own, [columns], [kept], *rest)
+    (found,) = stand_ins(setup, [columns], [kept], *rest)
     assert found[1:].tolist() == [8, 2, 9]
     assert found[0] in {0, 1}
-    (same,) = stand_ins(*own, [columns], [np.ones(4, dtype=bool)], *rest)
+    (same,) = stand_ins(setup, [columns], [np.ones(4, dtype=bool)], *rest)
     assert same is columns
 
 
@@ -775,8 +768,7 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
     columns = padded([np.array([0, 3])], case.model)
     index = np.arange(60)
     masks = [torch.tensor([[[1.0, 0.5]]])]
-    own = case.model, case.batches, case.loss, columns
-    needs = unmet_needs(*own, index[np.newaxis], masks)
+    needs = unmet_needs(case.setup(), columns, index[np.newaxis], masks)
     ((batch, target, _),) = case.batches.rows(index)
     selected = (batch[:, columns] * masks[0]).transpose(0, 1)
     weight = torch.zeros(16, requires_grad=True)  # of a new input, column 4

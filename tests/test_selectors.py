@@ -1715,9 +1715,9 @@ def test_features_are_hidden_where_no_rows_are_held_out(Selector, n, monkeypatch
     seen = []
     original = _selectors.train
 
-    def watched(model, batches, loss, options, **keywords):
-        seen.append((options.dropout, batches.has_validation))
-        return original(model, batches, loss, options, **keywords)
+    def watched(setup, **keywords):
+        seen.append((setup.options.dropout, setup.batches.has_validation))
+        return original(setup, **keywords)
 
     monkeypatch.setattr(_selectors, "train", watched)
     X = make_X(n, 40)
@@ -1732,9 +1732,9 @@ def test_trials_of_a_warm_start_begin_with_new_decoders(Selector, monkeypatch):
     seen = []
     original = _training.local_search
 
-    def watched(model, *arguments):
-        seen.append(model.untrained[0])
-        return original(model, *arguments)
+    def watched(setup, *arguments):
+        seen.append(setup.model.untrained[0])
+        return original(setup, *arguments)
 
     monkeypatch.setattr(_training, "local_search", watched)
     X, y = make_data("regression", n=600)

@@ -14,6 +14,7 @@ from ipcae_sklearn._data import Rows, TrainingBatches
 from ipcae_sklearn._decoding import (
     AdamW,
     NonFiniteLossError,
+    Setup,
     TrainingOptions,
     folds_of,
     loss_with_pullback,
@@ -108,7 +109,8 @@ def make_model(k=(3,), first=0, hidden=(16,), m=2, d=6, logits=IndirectLogits):
 def fit(options=OPTIONS, model=None, batches=None, seeds=(11,), **keywords):
     model = make_model() if model is None else model
     batches = make_batches() if batches is None else batches
-    return train(model, batches, squared_error, options, seeds=seeds, **keywords)
+    setup = Setup(model, batches, squared_error, options)
+    return train(setup, seeds=seeds, **keywords)
 
 
 def assert_different(first, second):
@@ -128,7 +130,7 @@ def fit_side_by_side(options, batches=None, logits=IndirectLogits, loss=squared_
     batches = make_batches() if batches is None else batches
     options = replace(OPTIONS, max_iter=60, **options)
     model = make_model([3] * 4, logits=logits)
-    return train(model, batches, loss, options, seeds=range(4))
+    return train(Setup(model, batches, loss, options), seeds=range(4))
 
 
 def count_planted(results):
@@ -217,10 +219,12 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     X, Y, _ = next(make_batches().train(0))
     gumbel, _ = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
-    own = model, AdamW(model, options), squared_error, options
+    setup = Setup(model, make_batches(), squared_error, options)
+    optimizer = AdamW(model, options)
     drawn = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     with torch.no_grad():
-        value = _search_step(*own, X, Y, None, *drawn, None, None, 0.7, None)
+        given = X, Y, None, *drawn, None, None, 0.7, None
+        value = _search_step(setup, optimizer, *given)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
@@ -242,7 +246,8 @@ def test_steps_in_a_workspace_are_the_same(
         space = workspace(2, 3, P, X.device) if used else None
         assert (space is not None) == used
         model = make_model([3, 2], logits=logits)
-        own = model, AdamW(model, options), squared_error, options, X, Y, None
+        setup = Setup(model, make_batches(), squared_error, options)
+        own = setup, AdamW(model, options), X, Y, None
         source = selector_noise(model.k, options, [5, 6], 0, CPU)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
@@ -261,7 +266,8 @@ def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, larg
     ends = []
     for leaves_out in (False, True):
         model = make_model(k, logits=logits)
-        own = model, AdamW(model, OPTIONS), squared_error, OPTIONS, X, Y, None
+        setup = Setup(model, make_batches(), squared_error, OPTIONS)
+        own = setup, AdamW(model, OPTIONS), X, Y, None
         options = replace(OPTIONS, dropout=(0.6,) * len(k))
         draws = SearchDraws(model.k, options, [5, 6][: len(k)], 0, CPU)
         draws.leaves_out &= leaves_out
@@ -329,8 +335,8 @@ def test_the_gradient_of_a_batch_is_that_of_its_weighted_mean(weighted):
     parameters = list(model.decoder.parameters())
     expected = torch.autograd.grad(expected_loss.sum(), [selected, *parameters])
     with torch.no_grad():
-        own = model, selected.detach(), Y, weights, squared_error
-        loss, pullback = loss_with_pullback(*own)
+        setup = Setup(model, make_batches(), squared_error, OPTIONS)
+        loss, pullback = loss_with_pullback(setup, selected.detach(), Y, weights)
         grad, own = pullback()
     torch.testing.assert_close(loss, expected_loss.detach())
     for g, e in zip([grad, *own], expected, strict=True):
@@ -341,6 +347,7 @@ def assert_steps_are_those_of_torch(model, reference, options):
     """Three steps by pullbacks, and three by automatic gradients and torch's AdamW."""
     X, Y, _ = next(make_batches().train(0))
     k = len(model.row_mask[0])
+    setup = Setup(model, make_batches(), squared_error, options)
     optimizer = AdamW(model, options)
     groups = [
         {"params": reference.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
@@ -351,8 +358,7 @@ def assert_steps_are_those_of_torch(model, reference, options):
     for _ in range(3):
         with torch.no_grad():
             _, of_logits = model.logits.with_pullback()
-            own = model, X[None, :, :k], Y, None, squared_error
-            _, pullback = loss_with_pullback(*own)
+            _, pullback = loss_with_pullback(setup, X[None, :, :k], Y, None)
             optimizer.step(of_logits(cotangent.clone())[1], pullback()[1])
         expected.zero_grad()
         loss = squared_error(reference(X[None, :, :k]), Y).mean()
@@ -424,13 +430,7 @@ def test_a_users_parameters_have_memory_of_their_own():
         dense.runs[0].weight.copy_(decoder.runs[0].weight.T)
         dense.runs[0].bias.zero_()
     results = [
-        train(
-            ConcreteAutoencoder(make_model().logits, own, [3]),
-            make_batches(),
-            squared_error,
-            SHORT,
-            seeds=[0],
-        )[0]
+        fit(SHORT, ConcreteAutoencoder(make_model().logits, own, [3]), seeds=[0])[0]
         for own in (decoder, dense)
     ]
     torch.testing.assert_close(decoder.runs[0].weight, dense.runs[0].weight.T)
@@ -454,7 +454,7 @@ def test_what_a_user_has_frozen_stays_and_what_has_no_use_is_no_error():
     decoder = CustomDecoder(_HalfFrozen, [3], 2)
     model = ConcreteAutoencoder(make_model().logits, decoder, [3])
     before = {name: t.clone() for name, t in decoder.runs[0].state_dict().items()}
-    train(model, make_batches(), squared_error, SHORT, seeds=[0])
+    fit(SHORT, model, seeds=[0])
     after = decoder.runs[0].state_dict()
     changed = {name for name, t in after.items() if not torch.equal(t, before[name])}
     assert changed == {"trained.weight", "trained.bias"}
@@ -467,7 +467,7 @@ def test_frozen_logits_stay_as_they_are(names):
     before = model.run_state(0)["selector"]
     for name in names:
         getattr(model.logits, name).requires_grad_(False)
-    train(model, make_batches(), squared_error, SHORT, seeds=[0])
+    fit(SHORT, model, seeds=[0])
     after = model.run_state(0)["selector"]
     same = [name for name, t in after.items() if torch.equal(t, before[name])]
     assert same == names
@@ -1139,11 +1139,11 @@ def length_of(batches, options=LONG, k=(3,)):
 
 
 def length_on(model, batches, options, columns):
-    folds = folds_of(batches, options, len(model.k))
+    setup = Setup(model, batches, squared_error, options)
+    folds = folds_of(setup)
     if folds is None:
         return None
-    table = columns.repeat(folds[1], 1)
-    return tuning_length(model, *folds, squared_error, options, table)
+    return tuning_length(setup, *folds, columns.repeat(folds[1], 1))
 
 
 def test_noise_on_the_inputs_is_for_the_tuning_alone():
@@ -1188,9 +1188,10 @@ def test_the_length_is_the_best_epoch_of_the_folds():
     folds, n_folds = batches.in_folds(5, 1)
     decoders = make_model(hidden=(50,)).decoders_alone(n_folds)
     columns = torch.tensor([[1, 4, 6]]).repeat(n_folds, 1)
-    epochs = tuning_epochs(decoders, folds, squared_error, LONG, columns)
+    setup = Setup(decoders, folds, squared_error, LONG)
+    epochs = tuning_epochs(setup, columns)
     losses = [
-        validate(decoders, folds, squared_error, columns).mean()
+        validate(setup, columns).mean()
         for _ in islice(epochs, int(found.n_epochs[0]) + 20)
     ]
     assert 1 + int(np.argmin(losses)) == found.n_epochs[0]
@@ -1222,8 +1223,8 @@ def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
     n_epochs = int(expected.n_epochs[0])
     assert len(result.history["train_loss"]) == 2 + n_epochs < 202
     assert result.loss == pytest.approx(expected.loss[0], rel=1e-5)
-    own = untrained, noisy_batches(), squared_error, LONG, columns
-    list(islice(tuning_epochs(*own), n_epochs))
+    setup = Setup(untrained, noisy_batches(), squared_error, LONG)
+    list(islice(tuning_epochs(setup, columns), n_epochs))
     state = untrained.decoder.run_state(0)
     for name, tensor in result.state["decoder"].items():
         torch.testing.assert_close(tensor, state[name], rtol=1e-4, atol=1e-5)

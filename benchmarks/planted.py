@@ -1,7 +1,8 @@
 """How often default selectors find the features that were planted.
 
-Four kinds of synthetic data, ten seeds each: a linear target, an XOR of two features
-(no single feature tells anything), redundant blocks without a target, of which a good
+Six kinds of synthetic data, ten seeds each: a linear target, an XOR of two features (no
+single feature tells anything), targets that are curves of single features (most of them
+even: no line tells anything), redundant blocks without a target, of which a good
 selection takes one column each, and few rows of many independent features, of which
 some differ between two classes. ``python benchmarks/planted.py`` appends to
 ``results/planted.jsonl`` and goes on where it was stopped.
@@ -10,6 +11,8 @@ some differ between two classes. ``python benchmarks/planted.py`` appends to
 import time
 
 import numpy as np
+from sklearn.datasets import make_friedman1
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.feature_selection import SelectKBest, f_classif, f_regression
 
 from common import Results, parser
@@ -27,6 +30,18 @@ def linear(seed):
 
 def xor(seed):
     return with_share_of_relevant(*make_xor(random_state=seed))
+
+
+def curves(seed):
+    rng, relevant = np.random.default_rng(seed), np.arange(4)
+    X = rng.uniform(-2, 2, size=(1000, 120))
+    y = np.cos(3 * X[:, 0]) + np.abs(X[:, 1]) + X[:, 2] ** 2 / 2 + X[:, 3] / 2
+    return with_share_of_relevant(X, y + 0.4 * rng.normal(size=len(X)), relevant)
+
+
+def friedman(seed):
+    X, y = make_friedman1(500, n_features=30, noise=1.0, random_state=seed)
+    return with_share_of_relevant(X, y, np.arange(5))
 
 
 def blocks(seed):
@@ -49,6 +64,15 @@ def univariate(X, y, k, seed):
     return SelectKBest(score, k=k).fit(X, y).get_support(indices=True)
 
 
+def trees(X, y, k, seed):
+    if y is None:
+        return None
+    regression = np.issubdtype(y.dtype, np.floating)
+    forest = ExtraTreesRegressor if regression else ExtraTreesClassifier
+    fitted = forest(500, random_state=seed).fit(X, y)
+    return np.argsort(-fitted.feature_importances_)[:k]
+
+
 METHODS = {
     "IPCAESelector": lambda X, y, k, seed: (
         IPCAESelector(k, random_state=seed).fit(X, y).selected_indices_
@@ -64,6 +88,7 @@ METHODS = {
     ),
     "greedy": lambda X, y, k, seed: greedy_columns(X, k, target=y),
     "SelectKBest": univariate,
+    "trees": trees,
 }
 
 
@@ -71,7 +96,7 @@ def main():
     options = parser(__doc__).parse_args()
     results = Results("planted", "python benchmarks/planted.py")
     for seed in range(1 if options.quick else 10):
-        for make in (linear, xor, blocks, effects):
+        for make in (linear, xor, curves, friedman, blocks, effects):
             X, y, k, recovered = make(seed)
             for method, select in METHODS.items():
                 key = {"data": make.__name__, "method": method, "seed": seed}
@@ -80,6 +105,8 @@ def main():
                 started = time.perf_counter()
                 columns = select(X, y, k, seed)
                 seconds = time.perf_counter() - started
+                if columns is None:
+                    continue
                 results.add(**key, recovered=recovered(columns), seconds=seconds)
                 print(key, recovered(columns), round(seconds, 2))
 

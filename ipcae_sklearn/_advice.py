@@ -28,6 +28,7 @@ _DIRECTIONS = 50  # of the needs that are told apart
 _ROWS_A_DIRECTION = 12
 _DEAD = 1e-6  # share of the squares in the longest direction that is rounding
 _TINY = 1e-300
+_TINY_SHARE = 1e-6  # of a row, in float32
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
@@ -40,6 +41,8 @@ _PERTURBED_VALUES = 500_000_000
 _BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
 _VALUES_AT_ONCE, _ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}, 32
+# Parts of a column's range, and the fewest rows of one, where curves are looked for.
+_PARTS, _ROWS_A_PART = 8, 30
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
@@ -92,6 +95,9 @@ class GreedyAdviser:
     n_perturbations : int
         So many times, at most, these begin anew from columns of which some are others.
         Not where rows are fewer than columns.
+    with_curves : bool
+        Whether the columns of which the target is a function, each by itself, in a line
+        or a curve, are an alternative.
     by_target : bool
         Whether columns count as far as the target explains them, and no further, with
         several penalties. (With many rows a decoder can use what goes with the rest as
@@ -107,6 +113,7 @@ class GreedyAdviser:
         n_swap_passes=0,
         n_perturbations=0,
         by_target=False,
+        with_curves=False,
     ):
         self._data = rows
         self.target = target
@@ -114,6 +121,7 @@ class GreedyAdviser:
         self.n_swap_passes = n_swap_passes
         self.n_perturbations = n_perturbations
         self.by_target = by_target
+        self.with_curves = with_curves
         # A set with columns of each run, or none, that is always an alternative.
         self.fallbacks: list[list[np.ndarray]] = []
         # A GPU takes as long for one run as for several.
@@ -147,6 +155,8 @@ class GreedyAdviser:
             k = [len(own) for own in columns]
             own = columns, k, self.n_swap_passes
             found += [self.complete(*own, alpha) for alpha in self.penalties]
+        if self.with_curves:
+            found.append(self._of_curves([len(own) for own in columns]))
         return found
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
@@ -176,6 +186,7 @@ class GreedyAdviser:
             "n_swap_passes": self.n_swap_passes,
             "n_perturbations": self.n_perturbations,
             "by_target": self.by_target,
+            "with_curves": self.with_curves,
         }
         return GreedyAdviser(self._data, self.target, runs, **options)
 
@@ -189,7 +200,8 @@ class GreedyAdviser:
         By company, each is to explain what ``columns`` and those before it do not, of
         the needs and of all columns in equal parts; by share, each is worth what it
         explains of the needs by itself; by kinship, each is worth what a regression
-        on the needs explains of it.
+        on the needs explains of it; by curve, each is worth what the means of the needs
+        over parts of its range explain.
         """
 
         def directions(seen):
@@ -202,12 +214,23 @@ class GreedyAdviser:
             ]
             return _alike_directions(asked, seen.weights, most)
 
-        runs = _incomplete(columns, k)
         if by == "company":
+            runs = _incomplete(columns, k)
             return self._greedy(runs, columns, k, self._look_for_needs, directions)
+        scores = _curve_scores if by == "curve" else _scores
+        return self._best_alone(columns, k, self._look_for_needs, scores, directions)
+
+    def _of_curves(self, k) -> list[np.ndarray]:
+        """Columns of each run of which the target is a function, each by itself."""
+        nothing = [np.empty(0, dtype=np.intp)] * len(k)
+        look = partial(self._look, most_values=_MOST_VALUES)
+        return self._best_alone(nothing, k, look, _curve_scores, self._target_of)
+
+    def _best_alone(self, columns, k, look, scores_of, target_of) -> list[np.ndarray]:
+        """Columns of each run made up to k by those of the best scores for a target."""
         found = list(columns)
-        for seen in self._side_by_side(runs, k, self._look_for_needs):
-            scores = _scores(self._data, seen, directions(seen))
+        for seen in self._side_by_side(_incomplete(columns, k), k, look):
+            scores = scores_of(self._data, seen, target_of(seen))
             for i, score in zip(seen.runs, scores.cpu().numpy(), strict=True):
                 score[columns[i]] = -1
                 best = np.argsort(-score, kind="stable")[: k[i] - len(columns[i])]
@@ -436,6 +459,35 @@ def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
         products += left[..., part] @ X
         norms += X.square_().sum(1)
     return products.square_().sum(1) / norms.clamp(min=1e-30)
+
+
+def _curve_scores(rows, seen, Y: Tensor) -> Tensor:
+    """Of each column, what the means of Y (r, n, m) over parts of its range, of as many
+    rows each, explain (r, p).
+    """
+    left = Y - (seen.share * Y).sum(1, keepdim=True)
+    left = torch.cat([left, torch.ones_like(left[..., :1])], -1)
+    left = (seen.weights.unsqueeze(-1) * left).float()  # the last: sums of weights
+    n_parts = min(_PARTS, max(2, min(seen.n_own) // _ROWS_A_PART))
+    n_own = torch.tensor(seen.n_own, device=Y.device).unsqueeze(-1)
+    places = torch.arange(1, n_parts, device=Y.device) * n_own // n_parts
+    index = torch.from_numpy(seen.index).to(rows.device)
+    repeats = (seen.weights == 0).unsqueeze(-1)
+    every = torch.arange(rows.n_features, device=rows.device)
+    n_columns = max(1, _VALUES_AT_ONCE[rows.device.type] // (n_parts * index.numel()))
+    scores = []
+    for columns in every.split(n_columns):
+        X = torch.stack([rows.take(own, columns) for own in index])
+        ordered = X.masked_fill(repeats, torch.inf).sort(dim=1).values
+        edges = ordered.gather(1, places.unsqueeze(-1).expand(-1, -1, len(columns)))
+        above = X.unsqueeze(-1) >= edges.transpose(1, 2).unsqueeze(1)
+        above = torch.cat([torch.ones_like(above[..., :1]), above], -1).float()
+        sums = above.flatten(2).transpose(1, 2) @ left  # of all above an edge
+        sums = sums.unflatten(1, (len(columns), n_parts))
+        sums[:, :, :-1] -= sums[:, :, 1:].clone()  # of a part
+        squares = sums[..., :-1].square().sum(-1)
+        scores.append((squares / sums[..., -1].clamp(min=_TINY_SHARE)).sum(-1))
+    return torch.cat(scores, 1)
 
 
 def _left_by(X: Tensor, seen, left: Tensor) -> Tensor:

@@ -63,8 +63,9 @@ class EpochReporter:
 
     def report_trials(self, n_tried: int, losses) -> None:
         """Report how far the local search is, and the lowest losses (r,) so far."""
-        what = f"local search, {n_tried} sets tried  held-out loss {losses.min():.5g}"
-        self._tell(what)
+        sets = "set" if n_tried == 1 else "sets"
+        loss = f"loss on rows not trained on {losses.min():.5g}"
+        self._tell(f"local search, {n_tried} {sets} tried  {loss}")
 
     def report_repetition(self, n_folds: int) -> None:
         """Report that the search begins anew in some folds."""

@@ -29,8 +29,9 @@ _MAPPED_ROWS = 32
 _RESIDENT_BYTES = 2**28  # of the largest float32 copy of X that is kept on the CPU
 _EVALUATION_ROWS = 1024  # at most, in a batch that needs no gradient
 _ASKED_ROWS = 256  # at most, in a batch of which decoders are asked
-# "auto" is not sure of more whole numbers than this, each of fewer rows in the mean.
-_MANY_CLASSES, _FEW_ROWS = 20, 10
+# "auto" is not sure of more whole numbers than this, if some are in fewer rows; floats
+# are values if this share of them comes only once.
+_MANY_CLASSES, _FEW_ROWS, _OF_VALUES = 20, 10, 0.25
 _EVALUATION_BYTES = 2**25  # of its float32 values, if a training batch is smaller
 # Of the selected columns that are kept side by side, by type of device.
 _SELECTED_BYTES = {"cpu": 2**26, "cuda": 2**30}
@@ -805,21 +806,22 @@ def resolve_task(task: str, y) -> str:
 
 
 def _task_of_whole_numbers(y: np.ndarray) -> str:
-    """Classes, unless many values that seldom repeat are stored as floats.
+    """Classes, unless they are floats many of which come only once.
 
-    Both are guesses if there are many values, and a warning says so.
+    Both are guesses if there are many values, some of them rare (classes are more
+    even), and a warning says so.
     """
-    n_values = len(np.unique(y))
-    if n_values <= _MANY_CLASSES or len(y) >= _FEW_ROWS * n_values:
+    _, counts = np.unique(y, return_counts=True)
+    if len(counts) <= _MANY_CLASSES or counts.min() >= _FEW_ROWS:
         return "classification"
     task, other = "classification", "regression"
     taken_as, or_else = "classes", "values to predict"
-    if y.dtype.kind == "f":
+    if y.dtype.kind == "f" and np.mean(counts == 1) >= _OF_VALUES:
         task, other, taken_as, or_else = other, task, or_else, taken_as
     warn(
-        f"y holds {n_values} whole numbers ({y.dtype}) that seldom repeat. They are "
-        f"taken as {taken_as}: task={task!r} says so without this warning. If they are "
-        f"{or_else}, use task={other!r}."
+        f"y holds {len(counts)} whole numbers ({y.dtype}), some of them in fewer than "
+        f"{_FEW_ROWS} rows. They are taken as {taken_as}: task={task!r} says so "
+        f"without this warning. If they are {or_else}, use task={other!r}."
     )
     return task
 

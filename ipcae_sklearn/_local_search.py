@@ -32,17 +32,18 @@ from ipcae_sklearn._decoding import (
 from ipcae_sklearn._noise import InputMasks
 
 # How columns meet needs; see :meth:`Adviser.meet`.
-By = Literal["company", "kinship", "share"]
+By = Literal["company", "kinship", "share", "curve"]
 
 # Steps of a new decoder that is to be judged, and of one that is only asked what it
 # needs; half and a quarter of the tuning at most.
 _TRIAL_STEPS, _ASKING_STEPS = 500, 250
 # Inputs of the decoder that is asked are left out at random, at these rates. With few
-# left out it asks for what goes with the columns it has; with most left out it asks
-# for columns that can stand in for these, which is better than noise in their place.
-_COMPANY, _STAND_IN = 0, 1
-_RATES = (0.2, 0.8)
-_BY: tuple[By, By] = ("company", "kinship")
+# left out it asks for what goes with the columns it has, in a line or a curve; with
+# most left out it asks for columns that can stand in for these, which is better than
+# noise in their place.
+_KINDS = _COMPANY, _STAND_IN, _CURVE = 0, 1, 2
+_RATES = (0.2, 0.8, 0.2)
+_BY: tuple[By, ...] = ("company", "kinship", "curve")
 # Where none are held out rows are few, and kinship of few rows is mostly chance.
 _BY_UNTRIED: By = "share"
 # Logits of searches that go on side by side in folds. One after the other they would
@@ -82,7 +83,8 @@ class Adviser(Protocol):
 
         By *company*: those that explain much of the needs together with each other and
         with ``columns``. By *share*: each of them explains much of the needs alone. By
-        *kinship*: the needs explain much of each of them.
+        *kinship*: the needs explain much of each of them. By *curve*: each of them
+        explains much of the needs alone, not only in a line.
         """
         ...
 
@@ -94,7 +96,7 @@ class _Best:
     columns: np.ndarray
     loss: float = np.inf
     missed: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k,) importances
-    # For company and for stand-ins; below 1: that helps no more.
+    # For each kind of columns; below 1: that helps no more.
     n_given_up: list[float] = field(default_factory=list)
 
 
@@ -111,7 +113,7 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     adviser : Adviser
     seeds : sequence of r ints
     on_trial : callable, optional
-        Called after each pair of trials with the number of sets tried so far and the
+        Called after each round of trials with the number of sets tried so far and the
         lowest losses (r,).
 
     Returns
@@ -121,30 +123,31 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     n_trials = setup.options.n_trials
     if not n_trials:
         return columns
-    best = [_Best(own, n_given_up=[max(1, len(own) / 2)] * 2) for own in columns]
+    best = [
+        _Best(own, n_given_up=[max(1, len(own) / 2)] * len(_KINDS)) for own in columns
+    ]
     others = adviser.alternatives(columns)[:n_trials]
-    n_rounds = (n_trials - len(others)) // 2 if adviser.asks_decoder else 0
-    if not n_rounds and not any(_differ(own, columns).any() for own in others):
+    asks = adviser.asks_decoder and n_trials > len(others)
+    if not asks and not any(_differ(own, columns).any() for own in others):
         return columns
     trials = _Trials(setup, seeds)
-    queue = [columns, *others]
+    queue, n_tried = [columns, *others], 0
 
-    def report(n_tried):
+    def report():
         if on_trial is not None:
             on_trial(n_tried, np.array([own.loss for own in best]))
 
     try:
         for first in range(0, len(queue), 2):
-            pair = queue[first], queue[first : first + 2][-1]
-            _take_better(best, trials.judge(*pair, measure=n_rounds > 0))
-            report(min(first + 1, len(others)))  # the columns to begin with are none
-        for i in range(n_rounds):
-            if max(n for own in best for n in own.n_given_up) < 1:
-                break
-            judged = trials.judge(*_ask(trials, best, adviser))
-            _give_up_fewer(best, judged)
+            _take_better(best, trials.judge(*queue[first : first + 2], measure=asks))
+            n_tried = min(first + 1, len(others))  # the columns to begin with are none
+            report()
+        while asks and (kinds := _kinds_that_help(best)[: n_trials - n_tried]):
+            judged = trials.judge(*_ask(trials, best, adviser, kinds))
+            _give_up_fewer(best, judged, kinds)
             _take_better(best, judged)
-            report(len(others) + 2 * (i + 1))
+            n_tried += len(kinds)
+            report()
     except NonFiniteLossError:
         # What was found until then is good; the tuning will tell if it is not.
         pass
@@ -277,7 +280,7 @@ def stand_ins(setup: Setup, columns, kept, adviser, seeds):
     if all(own.all() for own in kept):
         return list(columns)
     trials = _Trials(setup, seeds)
-    needs = trials.ask(columns, [kept, kept], adviser.rows())[_STAND_IN]
+    (needs,) = trials.ask(columns, [kept], adviser.rows(), [_STAND_IN])
     meet = partial(adviser.meet, needs=needs, by=_BY_UNTRIED)
     return with_replaced(columns, kept, meet)
 
@@ -300,11 +303,16 @@ def _differ(a, b) -> np.ndarray:
     return np.array([set(x) != set(y) for x, y in zip(a, b, strict=True)])
 
 
+def _kinds_that_help(best: Sequence[_Best]) -> list[int]:
+    """The kinds of columns for which any run still gives up some."""
+    return [kind for kind in _KINDS if max(own.n_given_up[kind] for own in best) >= 1]
+
+
 def _take_better(best: Sequence[_Best], judged) -> None:
-    """Take the better of two sets of columns that were tried for each run."""
+    """Take the best of the sets of columns that were tried for each run."""
     columns, losses, missed = judged
     for i, own in enumerate(best):
-        better = int(losses[1, i] < losses[0, i])
+        better = int(losses[:, i].argmin())
         if _is_better(own, columns[better][i], losses[better, i]):
             own.columns, own.loss = columns[better][i], losses[better, i]
             own.missed = missed[better][i]
@@ -316,28 +324,36 @@ def _is_better(own: _Best, columns, loss) -> bool:
     return loss < own.loss and not same
 
 
-def _give_up_fewer(best: Sequence[_Best], judged) -> None:
-    """Where a kind of columns did not help, give up half as many for it."""
+def _give_up_fewer(best: Sequence[_Best], judged, kinds) -> None:
+    """Where a kind of columns did not help, give up fewer for it."""
     columns, losses, _ = judged
-    for kind in (_COMPANY, _STAND_IN):
+    for kind, tried, loss in zip(kinds, columns, losses, strict=True):
         for i, own in enumerate(best):
-            if not _is_better(own, columns[kind][i], losses[kind, i]):
-                own.n_given_up[kind] /= 2
+            if not _is_better(own, tried[i], loss[i]):
+                own.n_given_up[kind] = _fewer(kind, own.n_given_up[kind])
 
 
-def _ask(trials, best, adviser) -> list[list[np.ndarray]]:
+def _fewer(kind: int, n: float) -> float:
+    """How many to give up next for columns of a kind that did not help."""
+    if kind != _CURVE:
+        return n / 2
+    # Most data have no curves to find; but of two columns one may be found first.
+    return max(1, n / 4) if n > 1 else 0
+
+
+def _ask(trials, best, adviser, kinds) -> list[list[np.ndarray]]:
     """For each run, its columns with some replaced by those that its decoder asks for:
-    those for company and, by itself, those for stand-ins.
+    a set for each kind.
     """
-    kept = [[_kept(own, kind) for own in best] for kind in (_COMPANY, _STAND_IN)]
+    kept = [[_kept(own, kind) for own in best] for kind in kinds]
     columns = [own.columns for own in best]
-    needs = trials.ask(columns, kept, adviser.rows())
-    return [
-        with_replaced(
-            columns, kept[kind], partial(adviser.meet, needs=needs[kind], by=_BY[kind])
-        )
-        for kind in (_COMPANY, _STAND_IN)
-    ]
+    sets = []
+    for kind, stays, needs in zip(
+        kinds, kept, trials.ask(columns, kept, adviser.rows(), kinds), strict=True
+    ):
+        meet = partial(adviser.meet, needs=needs, by=_BY[kind])
+        sets.append(with_replaced(columns, stays, meet))
+    return sets
 
 
 def _kept(own: _Best, kind: int) -> np.ndarray:
@@ -349,52 +365,61 @@ def _kept(own: _Best, kind: int) -> np.ndarray:
 
 
 class _Trials:
-    """New decoders, two for each run, trained side by side on columns to be tried.
+    """New decoders for each run, trained side by side on sets of columns to be tried.
 
-    The first r decoders are for one kind of columns, the others for the other.
+    The first r decoders are for the first set of each run, and so on.
     """
 
     def __init__(self, setup, seeds):
-        self.n_runs = setup.n_runs
-        decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
-        self.setup = replace(setup, model=decoders, batches=batches)
-        rates = np.repeat(_RATES, self.n_runs)
-        self.masks = InputMasks(decoders.k, rates, [*seeds] * 2, setup.device)
-        n_tuning = setup.options.tuning_iter * batches.n_train_batches
+        self.setup = setup
+        k, n_runs = setup.model.k, setup.n_runs
+        self.masks = [
+            InputMasks(k, [rate] * n_runs, seeds, setup.device) for rate in _RATES
+        ]
+        n_tuning = setup.options.tuning_iter * setup.batches.n_train_batches
         self.n_trial = min(_TRIAL_STEPS, -(-n_tuning // 2))
         self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
 
-    def judge(self, *pair, measure=True):
-        """Losses (2, r) on the held-out rows of decoders trained on two sets of
-        columns for each run, and what the columns are worth, if it is to be measured.
+    def judge(self, *sets, measure=True):
+        """Losses (s, r) on the held-out rows of decoders trained on s sets of columns
+        for each run, and what the columns are worth, if it is to be measured.
         """
-        columns = [*pair[0], *pair[1]]
-        table = padded(columns, self.setup.model)
-        self._train(table, self.n_trial)
-        losses = validate(self.setup, table)
+        columns = [own for columns in sets for own in columns]
+        several = self._several(len(sets))
+        table = padded(columns, several.model)
+        train_decoder(several, table, self.n_trial)
+        losses = validate(several, table).reshape(len(sets), -1)
         own = [np.empty(0)] * len(columns)
         if measure:
-            missed = importances(self.setup, columns)
+            missed = importances(several, columns)
             own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
-        return pair, losses.reshape(2, -1), (own[: self.n_runs], own[self.n_runs :])
+        n_runs = self.setup.n_runs
+        return sets, losses, [own[i : i + n_runs] for i in range(0, len(own), n_runs)]
 
-    def ask(self, columns, kept, rows) -> Sequence[Tensor]:
+    def ask(self, columns, kept, rows, kinds) -> Sequence[Tensor]:
         """What decoders on the columns kept want to know of each run's rows (r, n):
         for each kind (r, n, h).
         """
-        table = padded([*columns] * 2, self.setup.model)
+        several = self._several(len(kinds))
+        table = padded([*columns] * len(kinds), several.model)
         stays = torch.zeros(table.shape, device=table.device, dtype=torch.float32)
-        for row, own in zip(stays, [*kept[0], *kept[1]], strict=True):
+        for row, own in zip(
+            stays, [own for of_kind in kept for own in of_kind], strict=True
+        ):
             row[: len(own)] = torch.from_numpy(own)
 
         def mask():
-            return stays.unsqueeze(1) * self.masks()
+            drawn = torch.cat([self.masks[kind]() for kind in kinds])
+            return stays.unsqueeze(1) * drawn
 
-        self._train(table, self.n_asking, mask)
+        train_decoder(several, table, self.n_asking, mask)
         masks = [mask() for _ in range(_MASKS)]
-        return unmet_needs(self.setup, table, np.tile(rows, (2, 1)), masks).chunk(2)
+        index = np.tile(rows, (len(kinds), 1))
+        return unmet_needs(several, table, index, masks).chunk(len(kinds))
 
-    def _train(self, columns, n_steps, mask=None) -> None:
-        # A trained decoder already knows its own columns.
-        self.setup.model.forget(range(self.setup.n_runs))
-        train_decoder(self.setup, columns, n_steps, mask)
+    def _several(self, n_sets) -> Setup:
+        """New decoders for so many sets: a trained one knows its own columns."""
+        decoders = self.setup.model.decoders_alone(n_sets)
+        decoders.forget(range(len(decoders.k)))
+        batches = self.setup.batches.repeated(n_sets)
+        return replace(self.setup, model=decoders, batches=batches)

@@ -910,21 +910,24 @@ def test_task_follows_from_y(task, y, expected):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected", "warning"),
+    ("dtype", "n_single", "expected"),
     [
-        (float, "regression", r"21 whole .* as values to predict: .*'regression'"),
-        (int, "classification", r"21 whole .* as classes: .*'classification'"),
+        (float, 6, "regression"),
+        (float, 5, "classification"),
+        (int, 21, "classification"),
     ],
 )
-def test_many_whole_numbers_that_seldom_repeat_are_a_guess(dtype, expected, warning):
-    y = np.arange(21).repeat(10).astype(dtype)
+def test_many_whole_numbers_some_of_them_rare_are_a_guess(dtype, n_single, expected):
+    every = np.arange(21).astype(dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert resolve_task("auto", y) == "classification"  # each has ten rows
-        assert resolve_task("auto", y[:199]) == "classification"  # 20 values
-        assert resolve_task("regression", y[1:]) == "regression"
-    with pytest.warns(UserWarning, match=warning):
-        assert resolve_task("auto", y[1:]) == expected
+        assert resolve_task("auto", every.repeat(10)) == "classification"
+        assert resolve_task("auto", every[1:].repeat(2)) == "classification"
+        assert resolve_task("regression", every) == "regression"
+    taken = {"regression": "values to predict", "classification": "classes"}[expected]
+    y = np.append(every, every[n_single:].repeat(20))
+    with pytest.warns(UserWarning, match=f"21 whole .* as {taken}: .*{expected!r}"):
+        assert resolve_task("auto", y) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipcae_sklearn._data import Rows, Target
+from ipcae_sklearn._data import Rows
+from ipcae_sklearn._targets import Target
 
 # At most so many rows, and columns: at least so many, and so many for each row.
 _MOST_ROWS, _FEWEST_COLUMNS, _COLUMNS_FOR_EACH = 2048, 4096, 4

@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ipcae_sklearn._data import Rows, Target, TrainingBatches, split_rows
+from ipcae_sklearn._batches import TrainingBatches, split_rows
+from ipcae_sklearn._data import Rows
 from ipcae_sklearn._directions import Directions, worthwhile
+from ipcae_sklearn._targets import Target
 from ipcae_sklearn._warnings import warn
 
 _CPU = torch.device("cpu")

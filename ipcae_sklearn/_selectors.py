@@ -35,14 +35,9 @@ from ipcae_sklearn._callbacks import (
     with_callbacks,
 )
 from ipcae_sklearn._data import (
-    Target,
     check_finite,
-    check_labels,
     column_statistics,
-    encode_labels,
-    encode_values,
     resolve_device,
-    resolve_task,
     row_blocks,
 )
 from ipcae_sklearn._decoding import Setup, TrainingOptions
@@ -64,6 +59,13 @@ from ipcae_sklearn._problem import (
     plan_runs,
     warn_if_constant,
     warn_if_few_dominate,
+)
+from ipcae_sklearn._targets import (
+    Target,
+    check_labels,
+    encode_labels,
+    encode_values,
+    resolve_task,
 )
 from ipcae_sklearn._training import RunResult, train
 from ipcae_sklearn._warnings import warn

@@ -1,9 +1,8 @@
-"""From arrays to batches: statistics, splits, targets, errors that name a column."""
+"""From arrays to batches: statistics, splits, folds, errors that name a column."""
 
 import copy
 import re
 import tracemalloc
-import warnings
 from itertools import chain
 from pathlib import Path
 
@@ -13,22 +12,19 @@ import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ipcae_sklearn import _advice, _data
+from ipcae_sklearn import _advice, _batches, _data, _targets
 from ipcae_sklearn._advice import GreedyAdviser
+from ipcae_sklearn._batches import TrainingBatches, split_rows
 from ipcae_sklearn._data import (
     Rows,
-    TrainingBatches,
     check_finite,
     column_statistics,
-    encode_labels,
-    encode_values,
     is_memory_mapped,
     resolve_device,
-    resolve_task,
-    split_rows,
 )
 from ipcae_sklearn._problem import Runs, l4_scale
 from ipcae_sklearn._regression import gram_matrix
+from ipcae_sklearn._targets import encode_labels, encode_values
 from ipcae_sklearn.datasets import make_blocks, make_linear
 
 CPU = torch.device("cpu")
@@ -51,7 +47,7 @@ def sparse_like(n=40, p=6, seed=0):
 
 
 def encode_nothing(X):
-    return _data.Target("squared_error", X.shape[1])
+    return _targets.Target("squared_error", X.shape[1])
 
 
 def weighted_statistics(X, weights):
@@ -550,7 +546,7 @@ def batches_of(form, tmp_path, target, batch_size, **weights):
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
 def test_selected_columns_stand_in_for_the_rows(form, kept, tmp_path, monkeypatch):
-    monkeypatch.setitem(_data._SELECTED_BYTES, "cpu", 4 * 40 * 6 - (not kept))
+    monkeypatch.setitem(_batches._SELECTED_BYTES, "cpu", 4 * 40 * 6 - (not kept))
     columns = torch.tensor([[4, 0, 2], [1, 4, 4]])
     for target in (torch.arange(40), None):
         _, batches = batches_of(form, tmp_path, target, 7)
@@ -594,7 +590,7 @@ def test_batches_of_an_epoch_may_be_read_at_once(own_rows, tmp_path, monkeypatch
     for epoch in range(2):
         every = list(at_once.train(epoch))
         with monkeypatch.context() as patched:
-            patched.setitem(_data._SELECTED_BYTES, "cpu", 0)
+            patched.setitem(_batches._SELECTED_BYTES, "cpu", 0)
             one_by_one = list(batches.select(columns).train(epoch))
         for expected, found in zip(one_by_one, every, strict=True):
             for one, other in zip(expected, found, strict=True):
@@ -658,7 +654,7 @@ def test_own_rows_are_the_same_alone_and_in_company(tmp_path):
     columns = torch.tensor([[4, 0], [1, 4], [2, 2]])
     for i in range(3):
         alone = copy.copy(company)
-        alone.training = _data._Part(
+        alone.training = _batches._Part(
             company.training.index, company.training.weights[[i]]
         )
         pairs = zip(
@@ -735,7 +731,7 @@ def test_rows_to_reconstruct_are_read_once(monkeypatch):
 
 
 def test_a_batch_of_few_columns_has_room_for_more_rows(monkeypatch):
-    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 4 * 2)
+    monkeypatch.setattr(_batches, "_EVALUATION_BYTES", 4 * 2)
     columns = torch.tensor([[1]])
     for target, n_rows in ((torch.arange(23), 2), (None, 1)):
         batches = make_batches(target=target, batch_size=1).select(columns)
@@ -743,7 +739,7 @@ def test_a_batch_of_few_columns_has_room_for_more_rows(monkeypatch):
 
 
 def test_validation_has_each_held_out_row_once(monkeypatch):
-    monkeypatch.setattr(_data, "_EVALUATION_ROWS", 2)
+    monkeypatch.setattr(_batches, "_EVALUATION_ROWS", 2)
     batches = make_batches()
     assert batches.has_validation
     assert [*chain(*row_numbers(batches.validation()))] == list(range(5))
@@ -751,14 +747,14 @@ def test_validation_has_each_held_out_row_once(monkeypatch):
 
 
 def test_evaluation_takes_as_many_rows_as_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 3 * 2 * 4)  # 3 rows of 2 columns
+    monkeypatch.setattr(_batches, "_EVALUATION_BYTES", 3 * 2 * 4)  # 3 rows of 2 columns
     batches = make_batches(n_validation=8, batch_size=1)
     assert [len(rows) for rows in row_numbers(batches.validation())] == [3, 3, 2]
     assert row_numbers([batches.sample()]) == [[0, 3, 7]]
     # There is room for a training batch in any case.
     batches = make_batches(n_validation=8, batch_size=5)
     assert [len(rows) for rows in row_numbers(batches.validation())] == [5, 3]
-    monkeypatch.setattr(_data, "_EVALUATION_BYTES", 1)
+    monkeypatch.setattr(_batches, "_EVALUATION_BYTES", 1)
     batches = make_batches(n_validation=2, batch_size=1)
     assert row_numbers(batches.validation()) == [[0], [1]]
 
@@ -890,107 +886,7 @@ def test_split_that_leaves_no_row_is_refused(stratify):
         split_rows(1, 0.9, stratify, 0)
 
 
-# Targets
-
-
-@pytest.mark.parametrize(
-    ("task", "y", "expected"),
-    [
-        ("auto", [0.5, 1.5], "regression"),
-        ("auto", [[0.5, 1.0], [1.5, 2.0]], "regression"),
-        ("auto", [0, 1, 2], "classification"),
-        ("auto", ["a", "b"], "classification"),
-        ("auto", [[0, 1], [1, 0]], "classification"),
-        ("regression", [0, 1, 2], "regression"),
-        ("reconstruction", [0, 1], "reconstruction"),
-    ],
-)
-def test_task_follows_from_y(task, y, expected):
-    assert resolve_task(task, np.array(y)) == expected
-
-
-@pytest.mark.parametrize(
-    ("dtype", "n_single", "expected"),
-    [
-        (float, 6, "regression"),
-        (float, 5, "classification"),
-        (int, 21, "classification"),
-    ],
-)
-def test_many_whole_numbers_some_of_them_rare_are_a_guess(dtype, n_single, expected):
-    every = np.arange(21).astype(dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert resolve_task("auto", every.repeat(10)) == "classification"
-        assert resolve_task("auto", every[1:].repeat(2)) == "classification"
-        assert resolve_task("regression", every) == "regression"
-    taken = {"regression": "values to predict", "classification": "classes"}[expected]
-    y = np.append(every, every[n_single:].repeat(20))
-    with pytest.warns(UserWarning, match=f"21 whole .* as {taken}: .*{expected!r}"):
-        assert resolve_task("auto", y) == expected
-
-
-@pytest.mark.parametrize(
-    "y",
-    [[2, 0, 2, 5], ["b", "a", "b", "c"], [True, False, True, True], [-1.0, 1.0, 1.0]],
-)
-def test_labels_round_trip(y):
-    target = encode_labels(np.array(y))
-    assert target.loss == "cross_entropy"
-    assert target.n_outputs == len(set(y)) == len(target.classes)
-    assert target.tensor.dtype == torch.int64
-    assert target.classes[target.tensor.numpy()].tolist() == y
-
-
-def test_several_labels_stay_a_matrix():
-    labels = [[0, 1, 1], [1, 0, 1], [0, 0, 0]]
-    target = encode_labels(np.array(labels))
-    assert target.loss == "binary_cross_entropy"
-    assert target.n_outputs == 3
-    assert target.tensor.dtype == torch.float32
-    assert target.tensor.tolist() == labels
-
-
-def test_one_class_is_refused():
-    with pytest.raises(ValueError, match=r"y has one class only \(.*'a'.*\)"):
-        encode_labels(np.array(["a", "a"]))
-
-
-def test_several_columns_of_classes_are_refused():
-    with pytest.raises(ValueError, match="y has several columns of classes"):
-        encode_labels(np.array([[0, 1], [2, 0], [1, 2]]))
-
-
-def test_values_are_no_labels():
-    with pytest.raises(ValueError, match="Unknown label type"):
-        encode_labels(np.array([0.5, 1.5, 2.5]))
-
-
-@pytest.mark.parametrize("shape", [(30,), (30, 1), (30, 3)])
-def test_values_round_trip(shape):
-    y = 5 * np.random.default_rng(0).normal(size=shape) + 1e4
-    target = encode_values(y)
-    assert target.loss == "squared_error"
-    assert target.n_outputs == (shape[1] if len(shape) == 2 else 1)
-    values = target.tensor.double().numpy()
-    assert_allclose(values.mean(0), 0, atol=1e-6)
-    assert_allclose(values.std(0), 1, rtol=1e-6)
-    restored = values * target.scale + target.center
-    assert_allclose(restored, y.reshape(30, -1), atol=1e-5)
-
-
-def test_values_are_standardised_with_weights():
-    y, weights = np.array([1.0, 2.0, 30.0, 4.0]), np.array([1.0, 1.0, 0.0, 2.0])
-    target = encode_values(y, weights)
-    mean, std = weighted_statistics(y.reshape(-1, 1), weights)
-    assert_allclose(target.center, mean)
-    assert_allclose(target.scale, std)
-
-
-def test_a_constant_target_is_centred_only():
-    target = encode_values(np.full(5, 0.1))
-    assert target.scale.tolist() == [0.0]  # predictions are the constant
-    assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)
+# What is far out
 
 
 @pytest.mark.parametrize("size", [1.0, 1000.0])

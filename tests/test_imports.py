@@ -38,7 +38,9 @@ TABLE = {
         "_decoding _functional _graphs _local_search _noise", "numpy torch"
     ),
     "_numbers": Allowed("", "numpy"),
-    "_data": Allowed("_warnings", "numpy scipy sklearn torch"),
+    "_data": Allowed("_warnings", "numpy scipy torch"),
+    "_batches": Allowed("_data", "numpy sklearn torch"),
+    "_targets": Allowed("_data _warnings", "numpy sklearn torch"),
     "_greedy": Allowed("", "numpy scipy"),
     "_parameters": Allowed("", "numpy"),
     "_callbacks": Allowed("", "sklearn"),
@@ -46,11 +48,11 @@ TABLE = {
     "datasets": Allowed("", "numpy sklearn"),
     "_regression": Allowed("_graphs", "numpy torch"),
     "_advice": Allowed("_greedy _regression", "numpy torch"),
-    "_directions": Allowed("_data", "numpy torch"),
-    "_problem": Allowed("_data _directions _warnings", "numpy torch"),
+    "_directions": Allowed("_data _targets", "numpy torch"),
+    "_problem": Allowed("_batches _data _directions _targets _warnings", "numpy torch"),
     "_selectors": Allowed(
         "_advice _problem _functional _modules _decoding _training _data "
-        "_parameters _callbacks _warnings _numbers",
+        "_parameters _callbacks _targets _warnings _numbers",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(

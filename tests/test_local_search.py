@@ -15,7 +15,7 @@ from ipcae_sklearn._advice import (
     _curve_scores,
     _explained,
 )
-from ipcae_sklearn._data import Rows, encode_labels, encode_values
+from ipcae_sklearn._data import Rows
 from ipcae_sklearn._decoding import (
     NonFiniteLossError,
     Setup,
@@ -43,6 +43,7 @@ from ipcae_sklearn._modules import (
 )
 from ipcae_sklearn._noise import InputMasks
 from ipcae_sklearn._problem import Runs
+from ipcae_sklearn._targets import encode_labels, encode_values
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(

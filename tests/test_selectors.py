@@ -20,6 +20,7 @@ from ipcae_sklearn import (
     CAESelector,
     IPCAESelector,
     IPCAESelectorCV,
+    _batches,
     _data,
     _local_search,
     _selectors,
@@ -723,14 +724,14 @@ def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     selector = longer(Selector, init=init)
     before = found_in_folds(monkeypatch, selector, X, y)
     assert len(before) == 5
-    weights, original = [], _data.TrainingBatches.train_weights
+    weights, original = [], _batches.TrainingBatches.train_weights
 
     def observed(self, n_rows):
         weights.append(original(self, n_rows))
         return weights[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_data.TrainingBatches, "train_weights", observed)
+        patch.setattr(_batches.TrainingBatches, "train_weights", observed)
         found_in_folds(monkeypatch, selector, X, y)
     held_out = np.flatnonzero(weights[0][0] == 0)
     assert len(held_out) == 12

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ipcae_sklearn import _data, _training
-from ipcae_sklearn._data import Rows, TrainingBatches
+from ipcae_sklearn import _batches, _training
+from ipcae_sklearn._batches import TrainingBatches
+from ipcae_sklearn._data import Rows
 from ipcae_sklearn._decoding import (
     AdamW,
     NonFiniteLossError,
@@ -605,7 +606,7 @@ def test_validation_loss_is_weighted():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_validation_loss_is_the_mean_over_all_held_out_rows(weighted, monkeypatch):
     # 50 rows in batches of 20, 20 and 10, of very unequal weight.
-    monkeypatch.setattr(_data, "_EVALUATION_ROWS", 20)
+    monkeypatch.setattr(_batches, "_EVALUATION_ROWS", 20)
     weights = torch.linspace(0, 3, 200).square().unsqueeze(0) if weighted else None
     batches = make_batches(validation_weights=weights)
     model = make_model()

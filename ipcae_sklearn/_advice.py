@@ -341,7 +341,8 @@ class GreedyAdviser:
         if self.together and runs:
             n, p = look(runs[:1]).index.shape[1], self._data.n_features
             if not _has_few_rows(n, p) and self._most_candidates(min(k), n) >= p:
-                step = max(1, _BYTES_AT_ONCE // (8 * p * (2 * n + 4 * p)))
+                n_values = p * (2 * n + 4 * p + 6 * max(k))
+                step = max(1, _BYTES_AT_ONCE // (8 * n_values))
         for first in range(0, len(runs), step):
             yield look(runs[first : first + step])
 

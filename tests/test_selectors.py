@@ -9,10 +9,12 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, softmax
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
@@ -27,6 +29,7 @@ from ipcae_sklearn import (
     _training,
     greedy_columns,
 )
+from ipcae_sklearn._advice import GreedyAdviser
 from ipcae_sklearn.datasets import make_blocks
 
 # Short searches seldom converge, and what is tested here does not depend on it.
@@ -1756,3 +1759,66 @@ def test_decoders_that_cannot_be_copied(Selector, n):
     X, y = make_data("regression", n=n)
     selector = quick(Selector, decoder=weight_norm_decoder).fit(X, y)
     assert len(selector.selected_indices_) == selector.k
+
+
+def adviser_of(monkeypatch, selector, X, y=None):
+    """The adviser of a fit, and how often it was asked for alternatives."""
+    advisers, original = [], GreedyAdviser.alternatives
+
+    def watched(adviser, columns):
+        advisers.append(adviser)
+        return original(adviser, columns)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GreedyAdviser, "alternatives", watched)
+        selector.fit(X, y)
+    return advisers
+
+
+@both
+@pytest.mark.parametrize(
+    ("task", "n", "expected"),
+    [
+        ("reconstruction", 600, (True, False, False)),
+        ("reconstruction", 400, (False, False, False)),
+        ("classification", 400, (False, True, True)),
+        ("regression", 600, (False, True, False)),
+        ("regression", 2500, (False, False, False)),
+    ],
+)
+def test_what_the_local_search_tries_first(Selector, task, n, expected, monkeypatch):
+    X, y = make_data(task, n=n)
+    adviser, *_ = adviser_of(monkeypatch, quick(Selector, n_trials=5), X, y)
+    tries = adviser.n_perturbations > 0, adviser.by_target, adviser.with_curves
+    assert tries == expected
+    assert adviser_of(monkeypatch, quick(Selector, n_trials=0), X, y) == []
+
+
+@both
+def test_a_default_search_that_was_short_does_not_warn(Selector):
+    X, y = make_data("classification", n=600)
+    short = {"batch_size": 600, "learning_rate_selector": 1e-9, "random_state": 0}
+    own = {"tuning_iter": 2, "n_trials": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not Selector(3, **short, **own).fit(X, y).converged_
+    with pytest.warns(ConvergenceWarning):
+        Selector(3, **short, **own | {"n_trials": 0}).fit(X, y)
+
+
+@both
+def test_warm_start_from_a_cold_fit_is_refused(Selector):
+    X, y = make_data("classification")
+    selector = quick(Selector).fit(X, y)
+    with pytest.raises(ValueError, match=r"\(the last one had warm_start=False\)"):
+        selector.set_params(warm_start=True).fit(X, y)
+
+
+@both
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_targets_may_be_sparse(Selector, task):
+    X, y = make_data(task)
+    dense = quick(Selector).fit(X, y)
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        sparse = quick(Selector).fit(X, scipy.sparse.csr_matrix(y[:, None]))
+    assert_array_equal(sparse.predict(X), dense.predict(X))

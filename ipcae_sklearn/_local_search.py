@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Literal, Protocol
 
 import numpy as np
@@ -98,6 +99,21 @@ class _Best:
     missed: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k,) importances
     # For each kind of columns; below 1: that helps no more.
     n_given_up: list[float] = field(default_factory=list)
+    n_left: int = 0  # sets that may yet be tried
+
+    def kinds(self) -> list[int]:
+        """The kinds of columns to ask for next."""
+        return [kind for kind in _KINDS if self.n_given_up[kind] >= 1][: self.n_left]
+
+    def kept(self, kind: int) -> np.ndarray:
+        """True for the columns (k,) that stay; those go that the decoder misses least.
+
+        None goes for a kind that is not to be asked for.
+        """
+        kept = np.ones(len(self.columns), dtype=bool)
+        n = int(self.n_given_up[kind]) if kind in self.kinds() else 0
+        kept[np.argsort(self.missed, kind="stable")[:n]] = False
+        return kept
 
 
 def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
@@ -123,31 +139,32 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     n_trials = setup.options.n_trials
     if not n_trials:
         return columns
-    best = [
-        _Best(own, n_given_up=[max(1, len(own) / 2)] * len(_KINDS)) for own in columns
-    ]
     others = adviser.alternatives(columns)[:n_trials]
-    asks = adviser.asks_decoder and n_trials > len(others)
-    if not asks and not any(_differ(own, columns).any() for own in others):
+    n_left = n_trials - len(others) if adviser.asks_decoder else 0
+    if not n_left and not any(_differ(own, columns).any() for own in others):
         return columns
+    n_given_up = [[max(1, len(own) / 2)] * len(_KINDS) for own in columns]
+    best = [
+        _Best(own, n_given_up=n, n_left=n_left)
+        for own, n in zip(columns, n_given_up, strict=True)
+    ]
     trials = _Trials(setup, seeds)
-    queue, n_tried = [columns, *others], 0
+    queue = [columns, *others]
 
-    def report():
+    def report(n_tried):
         if on_trial is not None:
             on_trial(n_tried, np.array([own.loss for own in best]))
 
     try:
         for first in range(0, len(queue), 2):
-            _take_better(best, trials.judge(*queue[first : first + 2], measure=asks))
-            n_tried = min(first + 1, len(others))  # the columns to begin with are none
-            report()
-        while asks and (kinds := _kinds_that_help(best)[: n_trials - n_tried]):
+            pair = queue[first : first + 2]
+            _take_better(best, trials.judge(*pair, measure=n_left > 0))
+            report(min(first + 1, len(others)))  # the columns to begin with are none
+        while kinds := sorted({kind for own in best for kind in own.kinds()}):
             judged = trials.judge(*_ask(trials, best, adviser, kinds))
-            _give_up_fewer(best, judged, kinds)
+            _count(best, judged, kinds)
             _take_better(best, judged)
-            n_tried += len(kinds)
-            report()
+            report(n_trials - min(own.n_left for own in best))
     except NonFiniteLossError:
         # What was found until then is good; the tuning will tell if it is not.
         pass
@@ -303,11 +320,6 @@ def _differ(a, b) -> np.ndarray:
     return np.array([set(x) != set(y) for x, y in zip(a, b, strict=True)])
 
 
-def _kinds_that_help(best: Sequence[_Best]) -> list[int]:
-    """The kinds of columns for which any run still gives up some."""
-    return [kind for kind in _KINDS if max(own.n_given_up[kind] for own in best) >= 1]
-
-
 def _take_better(best: Sequence[_Best], judged) -> None:
     """Take the best of the sets of columns that were tried for each run."""
     columns, losses, missed = judged
@@ -324,12 +336,14 @@ def _is_better(own: _Best, columns, loss) -> bool:
     return loss < own.loss and not same
 
 
-def _give_up_fewer(best: Sequence[_Best], judged, kinds) -> None:
-    """Where a kind of columns did not help, give up fewer for it."""
+def _count(best: Sequence[_Best], judged, kinds) -> None:
+    """Count what each run has tried; give up fewer for a kind that did not help it."""
     columns, losses, _ = judged
-    for kind, tried, loss in zip(kinds, columns, losses, strict=True):
-        for i, own in enumerate(best):
-            if not _is_better(own, tried[i], loss[i]):
+    for i, own in enumerate(best):
+        asked = own.kinds()
+        own.n_left -= len(asked)
+        for kind, tried, loss in zip(kinds, columns, losses, strict=True):
+            if kind in asked and not _is_better(own, tried[i], loss[i]):
                 own.n_given_up[kind] = _fewer(kind, own.n_given_up[kind])
 
 
@@ -345,23 +359,13 @@ def _ask(trials, best, adviser, kinds) -> list[list[np.ndarray]]:
     """For each run, its columns with some replaced by those that its decoder asks for:
     a set for each kind.
     """
-    kept = [[_kept(own, kind) for own in best] for kind in kinds]
+    kept = [[own.kept(kind) for own in best] for kind in kinds]
     columns = [own.columns for own in best]
-    sets = []
-    for kind, stays, needs in zip(
-        kinds, kept, trials.ask(columns, kept, adviser.rows(), kinds), strict=True
-    ):
-        meet = partial(adviser.meet, needs=needs, by=_BY[kind])
-        sets.append(with_replaced(columns, stays, meet))
-    return sets
-
-
-def _kept(own: _Best, kind: int) -> np.ndarray:
-    """True for the columns (k,) that stay; those go that the decoder misses least."""
-    kept = np.ones(len(own.columns), dtype=bool)
-    n = int(own.n_given_up[kind])
-    kept[np.argsort(own.missed, kind="stable")[:n]] = False
-    return kept
+    asked = trials.ask(columns, kept, adviser.rows(), kinds)
+    return [
+        with_replaced(columns, stays, partial(adviser.meet, needs=needs, by=_BY[kind]))
+        for kind, stays, needs in zip(kinds, kept, asked, strict=True)
+    ]
 
 
 class _Trials:
@@ -403,9 +407,7 @@ class _Trials:
         several = self._several(len(kinds))
         table = padded([*columns] * len(kinds), several.model)
         stays = torch.zeros(table.shape, device=table.device, dtype=torch.float32)
-        for row, own in zip(
-            stays, [own for of_kind in kept for own in of_kind], strict=True
-        ):
+        for row, own in zip(stays, chain.from_iterable(kept), strict=True):
             row[: len(own)] = torch.from_numpy(own)
 
         def mask():

@@ -30,7 +30,6 @@ from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._local_search import (
     _Best,
     _is_clearly_worse,
-    _kept,
     local_search,
     local_search_in_folds,
     stand_ins,
@@ -209,8 +208,17 @@ def test_proposals_are_the_same_alone_and_in_company():
     alone, (found,) = watched_search(start)
     together, others = watched_search(start, list(range(20, 28)), n_runs=2)
     own = [answer for answer in together.answers if answer[0] == 0]
-    assert own[: len(alone.answers)] == alone.answers
+    assert own == alone.answers
     assert others[0].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("n_trials", [5, 8, 20])
+def test_a_run_tries_as_many_sets_alone_and_in_company(n_trials):
+    starts = [0, 1, 2], [10, 11, 12]  # the first of which is soon done
+    both, found = watched_search(*starts, n_runs=2, n_trials=n_trials)
+    first, (alone,) = watched_search(starts[0], n_trials=n_trials)
+    assert found[0].tolist() == alone.tolist()
+    assert [own for own in both.answers if own[0] == 0] == first.answers
 
 
 @pytest.mark.parametrize("n_trials", [1, 2, 3, 4, 7])
@@ -843,9 +851,12 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
 
 
 def test_columns_missed_least_are_given_up():
-    own = _Best(np.array([8, 6, 4, 2]), 0.0, np.array([0.3, -0.1, 0.2, 0.1]), [2, 0.5])
-    assert _kept(own, 0).tolist() == [True, False, True, False]
-    assert _kept(own, 1).all()
+    missed = np.array([0.3, -0.1, 0.2, 0.1])
+    own = _Best(np.array([8, 6, 4, 2]), 0.0, missed, [2, 0.5, 1], n_left=1)
+    assert own.kinds() == [0]
+    assert own.kept(0).tolist() == [True, False, True, False]
+    assert own.kept(1).all()  # helps no more
+    assert own.kept(2).all()  # no set is left to try
 
 
 @pytest.mark.parametrize("custom", [False, True])

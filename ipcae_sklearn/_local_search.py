@@ -47,6 +47,9 @@ _RATES = (0.2, 0.8, 0.2)
 _BY: tuple[By, ...] = ("company", "kinship", "curve")
 # Where none are held out rows are few, and kinship of few rows is mostly chance.
 _BY_UNTRIED: By = "share"
+# Standard errors by which curves have to be better in folds: of many columns some are
+# curves of few rows by chance, and folds that choose among more sets are luckier.
+_ERRORS_OF_CURVES = 2.0
 # Logits of searches that go on side by side in folds. One after the other they would
 # take two to three times as long.
 _VALUES_SIDE_BY_SIDE = 2**24
@@ -57,6 +60,7 @@ class Adviser(Protocol):
     """Whom to ask for columns; answers depend on the run's own training rows alone."""
 
     asks_decoder: bool  # whether columns that the decoder asks for are worth a trial
+    with_curves: bool  # whether the last of the alternatives are curves
     seeds: list[int]  # of the runs
 
     def in_folds(self, n_folds: int, folds) -> Adviser:
@@ -228,14 +232,19 @@ def local_search_in_folds(
     others = adviser.alternatives(columns)
     if not any(_differ(tried, columns).any() for tried in others):
         return best, best_length
-    pairs = _worth_trying(columns, others, own_adviser.alternatives(in_folds))
-    for n_tried, (tried, tried_in_folds) in enumerate(pairs[:n_trials], 1):
+    n_errors = [0.0] * len(others)
+    if adviser.with_curves:
+        n_errors[-1] = _ERRORS_OF_CURVES
+    others_in_folds = own_adviser.alternatives(in_folds)
+    worth_trying = _worth_trying(columns, others, others_in_folds, n_errors)[:n_trials]
+    for n_tried, (tried, tried_in_folds, more) in enumerate(worth_trying, 1):
         try:
             length = length_of(tried_in_folds)
         except NonFiniteLossError:
             continue
-        is_better = length.loss < best_length.loss
-        is_as_good = flattered & ~_is_clearly_worse(length.losses, first.losses)
+        is_better = _is_clearly_worse(best_length.losses, length.losses, more)
+        is_worse = _is_clearly_worse(length.losses, first.losses)
+        is_as_good = flattered & ~is_worse & (more == 0)
         taken = _differ(tried, columns) & (is_better | is_as_good)
         best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
         best_length = length.where(taken, best_length)
@@ -245,13 +254,16 @@ def local_search_in_folds(
     return best, best_length
 
 
-def _worth_trying(columns, others, others_in_folds) -> list:
-    """Others than the columns, with those in folds, each pair once."""
+def _worth_trying(columns, others, others_in_folds, n_errors) -> list:
+    """Others than the columns, with those in folds, each pair once, and the number of
+    standard errors by which they have to be better.
+    """
     found: list = []
-    for tried, in_folds in zip(others, others_in_folds, strict=True):
-        known = any(not _differ([*tried, *in_folds], [*a, *b]).any() for a, b in found)
+    for tried, in_folds, n in zip(others, others_in_folds, n_errors, strict=True):
+        both = [*tried, *in_folds]
+        known = any(not _differ(both, [*a, *b]).any() for a, b, _ in found)
         if not known and _differ(tried, columns).any():
-            found.append((tried, in_folds))
+            found.append((tried, in_folds, n))
     return found
 
 
@@ -276,10 +288,10 @@ def _columns_in_folds(search_anew, setup, n_folds, adviser) -> list[np.ndarray]:
     return found
 
 
-def _is_clearly_worse(losses, reference) -> np.ndarray:
-    """Whether losses (n_folds, r) are higher by more than a standard error of that."""
+def _is_clearly_worse(losses, reference, n_errors=1.0) -> np.ndarray:
+    """Whether losses (n_folds, r) are higher by more than some standard errors."""
     more = losses - reference
-    return more.mean(0) > more.std(0, ddof=1) / np.sqrt(len(more))
+    return more.mean(0) > n_errors * more.std(0, ddof=1) / np.sqrt(len(more))
 
 
 def stand_ins(setup: Setup, columns, kept, adviser, seeds):

@@ -445,6 +445,17 @@ def test_a_set_is_not_tried_twice(known_losses):
     assert [n for n, _ in tried] == [0, 1, 2]
 
 
+def test_curves_have_to_be_clearly_better(known_losses):
+    losses = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
+    less = np.array([0.3, 0.1, 0.2, 0.2, 0.2])  # .2 in the mean, of an error of .03
+    own = {"search_anew": lambda times, batches, adviser: [np.array([0, 1])] * 5}
+    for more, expected in ((0.15, [0, 1]), (0.1, [2, 3])):
+        known_losses[0, 1], known_losses[2, 3] = losses, losses - less + more
+        curves = FixedAdviser([2, 3], with_curves=True)
+        assert with_fixed(curves, **own)[0] == expected
+        assert with_fixed(FixedAdviser([2, 3]), **own)[0] == [2, 3]
+
+
 def test_a_search_in_folds_that_diverges_leaves_the_doubt(known_losses):
     losses = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
     known_losses[0, 1] = losses
@@ -471,8 +482,8 @@ def known_losses(monkeypatch):
 
 
 class FixedAdviser:
-    def __init__(self, *tried):
-        self.tried = tried
+    def __init__(self, *tried, with_curves=False):
+        self.tried, self.with_curves = tried, with_curves
 
     def of(self, runs):
         return self

@@ -452,7 +452,7 @@ def test_curves_have_to_be_clearly_better(known_losses):
     for more, expected in ((0.15, [0, 1]), (0.1, [2, 3])):
         known_losses[0, 1], known_losses[2, 3] = losses, losses - less + more
         curves = FixedAdviser([2, 3], with_curves=True)
-        assert with_fixed(curves, **own)[0] == expected
+        assert with_fixed(curves, **own)[0] == with_fixed(curves)[0] == expected
         assert with_fixed(FixedAdviser([2, 3]), **own)[0] == [2, 3]
 
 

@@ -41,8 +41,8 @@ _PERTURBED_VALUES = 500_000_000
 _BYTES_AT_ONCE = 2**30
 # Read at once while the columns are screened, in float32; and rows at least.
 _VALUES_AT_ONCE, _ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}, 32
-# Parts of a column's range, and the fewest rows of one, where curves are looked for.
-_PARTS, _ROWS_A_PART = 8, 30
+_PARTS = 8  # of a column's range, where curves are looked for
+_ROUNDING = 1e-9  # of a share of the weights
 # Standard deviations from the mean. Columns that seldom differ from their mean reach
 # further, and a few of their values would count for the whole column.
 _FURTHEST = 3.0
@@ -463,29 +463,29 @@ def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
 
 
 def _curve_scores(rows, seen, Y: Tensor) -> Tensor:
-    """Of each column, what the means of Y (r, n, m) over parts of its range, of as many
-    rows each, explain (r, p).
+    """Of each column, what the means of Y (r, n, m) over parts of its range, of equal
+    weight, explain (r, p).
     """
     left = Y - (seen.share * Y).sum(1, keepdim=True)
     left = torch.cat([left, torch.ones_like(left[..., :1])], -1)
     left = (seen.weights.unsqueeze(-1) * left).float()  # the last: sums of weights
-    n_parts = min(_PARTS, max(2, min(seen.n_own) // _ROWS_A_PART))
-    n_own = torch.tensor(seen.n_own, device=Y.device).unsqueeze(-1)
-    places = torch.arange(1, n_parts, device=Y.device) * n_own // n_parts
+    levels = torch.arange(1, _PARTS, device=Y.device, dtype=Y.dtype) / _PARTS
     index = torch.from_numpy(seen.index).to(rows.device)
-    repeats = (seen.weights == 0).unsqueeze(-1)
     every = torch.arange(rows.n_features, device=rows.device)
-    n_columns = max(1, _VALUES_AT_ONCE[rows.device.type] // (n_parts * index.numel()))
+    n_columns = max(1, _VALUES_AT_ONCE[rows.device.type] // (_PARTS * index.numel()))
     scores = []
     for columns in every.split(n_columns):
-        X = torch.stack([rows.take(own, columns) for own in index])
-        ordered = X.masked_fill(repeats, torch.inf).sort(dim=1).values
-        edges = ordered.gather(1, places.unsqueeze(-1).expand(-1, -1, len(columns)))
-        above = X.unsqueeze(-1) >= edges.transpose(1, 2).unsqueeze(1)
-        above = torch.cat([torch.ones_like(above[..., :1]), above], -1).float()
-        sums = above.flatten(2).transpose(1, 2) @ left  # of all above an edge
-        sums = sums.unflatten(1, (len(columns), n_parts))
-        sums[:, :, :-1] -= sums[:, :, 1:].clone()  # of a part
+        X = torch.stack([rows.take(own, columns).T for own in index])  # (r, c, n)
+        ordered, order = X.sort(dim=-1)
+        share = seen.share.transpose(1, 2).expand(X.shape).gather(2, order)
+        # Rows of a weight of two are two rows: rounding is not to part them.
+        above = share.cumsum(-1) - _ROUNDING
+        places = torch.searchsorted(above, levels.expand(*X.shape[:2], -1).contiguous())
+        edges = ordered.gather(2, places.clamp(max=X.shape[2] - 1))
+        inside = X.unsqueeze(-2) >= edges.unsqueeze(-1)  # (r, c, parts - 1, n)
+        inside = torch.cat([torch.ones_like(inside[..., :1, :]), inside], -2).float()
+        sums = (inside.flatten(1, 2) @ left).unflatten(1, (len(columns), _PARTS))
+        sums[:, :, :-1] -= sums[:, :, 1:].clone()  # of a part, not of all above an edge
         squares = sums[..., :-1].square().sum(-1)
         scores.append((squares / sums[..., -1].clamp(min=_TINY_SHARE)).sum(-1))
     return torch.cat(scores, 1)

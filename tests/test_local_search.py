@@ -639,8 +639,9 @@ def test_a_curve_is_worth_what_the_means_of_parts_explain(weighted, values):
         x, y, w = X[w > 0], Y[w > 0], w[w > 0]
         y = y - np.average(y, axis=0, weights=w)
         for j in range(5):
-            n_parts = min(8, 250 // 30)
-            edges = np.sort(x[:, j])[np.arange(1, n_parts) * len(x) // n_parts]
+            order = np.argsort(x[:, j])
+            share = np.cumsum(w[order]) / w.sum()
+            edges = [x[order, j][share > i / 8 + 1e-9][0] for i in range(1, 8)]
             part = (x[:, [j]] >= edges).sum(1)
             sums = [
                 (w[part == b] @ y[part == b], w[part == b].sum()) for b in set(part)

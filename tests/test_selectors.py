@@ -749,7 +749,7 @@ def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
     def repeats(n=120, task="classification", **parameters):
         asked = []
 
-        def observed(search_anew, model, folds, n_folds, adviser):
+        def observed(search_anew, setup, n_folds, adviser):
             asked.append(n_folds)
             return [np.arange(3)] * n_folds
 

@@ -219,7 +219,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Select features.
 
@@ -258,6 +257,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise
         return self
 
+    @with_callbacks
     def _fit_side_by_side(self, X, y, task, sample_weight, cases, columns=None) -> None:
         """Fit estimators that differ in k and in the rows they may see.
 
@@ -293,7 +293,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self._check_parameters()
         return self._check_data(X, y, sample_weight)
 
-    @with_callbacks
     def _fit_cases(self, data, cases, columns=None) -> list:
         """Clones fitted for each case (k, numbers of the rows to fit on).
 
@@ -710,7 +709,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             }
             with torch.no_grad():
                 model.load_run_state(0, state)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(
                 "warm_start=True needs a last fit with warm_start=True and with the "
                 f"same features, targets, k and layer sizes ({error}). Use "

@@ -1822,3 +1822,10 @@ def test_targets_may_be_sparse(Selector, task):
     with pytest.warns(DataConversionWarning, match="column-vector"):
         sparse = quick(Selector).fit(X, scipy.sparse.csr_matrix(y[:, None]))
     assert_array_equal(sparse.predict(X), dense.predict(X))
+
+
+def test_warm_start_with_another_map_is_refused():
+    X, y = make_data("classification")
+    selector = quick(IPCAESelector, warm_start=True, map_bias=False).fit(X, y)
+    with pytest.raises(ValueError, match=r"warm_start=True needs .* layer sizes"):
+        selector.set_params(map_bias=True).fit(X, y)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import isqrt
 
 import numpy as np
@@ -79,6 +79,10 @@ class _Seen:
         """The weights (r, n, 1), with a sum of 1."""
         return (self.weights / self.weights.sum(-1, keepdim=True)).unsqueeze(-1)
 
+    def centred(self, Y: Tensor) -> Tensor:
+        """Y (r, n, m) less its weighted means."""
+        return Y - (self.share * Y).sum(1, keepdim=True)
+
 
 class GreedyAdviser:
     """Recommends columns by linear regression on rows that a run trains on.
@@ -139,24 +143,23 @@ class GreedyAdviser:
         They explain all columns and the target, if there is one, in equal parts.
         """
         runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
-        look = partial(self._look, most_values=_MOST_VALUES)
-        own = columns, k, look, self._target_of
+        own = columns, k, self._look_for_target, self._target_of
         return self._greedy(runs, *own, n_swap_passes=n_swap_passes, alpha=alpha)
 
     def find_fallbacks(self) -> None:
         """Find columns from the beginning, an alternative from then on."""
-        nothing = [np.empty(0, dtype=np.intp)] * len(self.runs.k)
-        self.fallbacks = [self.complete(nothing, self.runs.k, self.n_swap_passes)]
+        k = self.runs.k
+        self.fallbacks = [self.complete(_nothing(k), k, self.n_swap_passes)]
 
     def alternatives(self, columns) -> list[list[np.ndarray]]:
         """Sets to try in place of the columns of all runs."""
-        found = [*self.fallbacks]
+        found, k = [*self.fallbacks], [len(own) for own in columns]
         if self.n_swap_passes:
-            k = [len(own) for own in columns]
             own = columns, k, self.n_swap_passes
             found += [self.complete(*own, alpha) for alpha in self.penalties]
         if self.with_curves:
-            found.append(self._of_curves([len(own) for own in columns]))
+            what = self._look_for_target, _curve_scores, self._target_of
+            found.append(self._best_alone(_nothing(k), k, *what))
         return found
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
@@ -219,12 +222,6 @@ class GreedyAdviser:
             return self._greedy(runs, columns, k, self._look_for_needs, directions)
         scores = _curve_scores if by == "curve" else _scores
         return self._best_alone(columns, k, self._look_for_needs, scores, directions)
-
-    def _of_curves(self, k) -> list[np.ndarray]:
-        """Columns of each run of which the target is a function, each by itself."""
-        nothing = [np.empty(0, dtype=np.intp)] * len(k)
-        look = partial(self._look, most_values=_MOST_VALUES)
-        return self._best_alone(nothing, k, look, _curve_scores, self._target_of)
 
     def _best_alone(self, columns, k, look, scores_of, target_of) -> list[np.ndarray]:
         """Columns of each run made up to k by those of the best scores for a target."""
@@ -310,6 +307,9 @@ class GreedyAdviser:
             y = torch.nn.functional.one_hot(y, self.target.n_outputs)
         return y.double()
 
+    def _look_for_target(self, runs) -> _Seen:
+        return self._look(runs, _MOST_VALUES)
+
     def _look_for_needs(self, runs) -> _Seen:
         return self._look(runs, _VALUES_FOR_NEEDS, _ROWS_FOR_NEEDS)
 
@@ -350,6 +350,11 @@ class GreedyAdviser:
 def _has_few_rows(n_rows, n_columns) -> bool:
     """Whether scalar products of all columns are more than the columns themselves."""
     return n_rows < n_columns
+
+
+def _nothing(k) -> list[np.ndarray]:
+    """No columns of each run."""
+    return [np.empty(0, dtype=np.intp)] * len(k)
 
 
 def _incomplete(columns, k) -> list[int]:
@@ -449,7 +454,7 @@ def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
     leaves (r, p).
     """
     root = seen.weights.sqrt().unsqueeze(-1)
-    left = root * (Y - (seen.share * Y).sum(1, keepdim=True))
+    left = root * seen.centred(Y)
     if len(start):
         left = _left_by(_read_columns(rows, seen, start), seen, left)
     left = left.transpose(1, 2).float()
@@ -466,7 +471,7 @@ def _curve_scores(rows, seen, Y: Tensor) -> Tensor:
     """Of each column, what the means of Y (r, n, m) over parts of its range, of equal
     weight, explain (r, p).
     """
-    left = Y - (seen.share * Y).sum(1, keepdim=True)
+    left = seen.centred(Y)
     left = torch.cat([left, torch.ones_like(left[..., :1])], -1)
     left = (seen.weights.unsqueeze(-1) * left).float()  # the last: sums of weights
     levels = torch.arange(1, _PARTS, device=Y.device, dtype=Y.dtype) / _PARTS

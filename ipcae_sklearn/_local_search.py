@@ -147,10 +147,9 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     n_left = n_trials - len(others) if adviser.asks_decoder else 0
     if not n_left and not any(_differ(own, columns).any() for own in others):
         return columns
-    n_given_up = [[max(1, len(own) / 2)] * len(_KINDS) for own in columns]
     best = [
-        _Best(own, n_given_up=n, n_left=n_left)
-        for own, n in zip(columns, n_given_up, strict=True)
+        _Best(own, n_given_up=[max(1, len(own) / 2)] * len(_KINDS), n_left=n_left)
+        for own in columns
     ]
     trials = _Trials(setup, seeds)
     queue = [columns, *others]
@@ -232,19 +231,19 @@ def local_search_in_folds(
     others = adviser.alternatives(columns)
     if not any(_differ(tried, columns).any() for tried in others):
         return best, best_length
-    n_errors = [0.0] * len(others)
+    margins = [0.0] * len(others)
     if adviser.with_curves:
-        n_errors[-1] = _ERRORS_OF_CURVES
+        margins[-1] = _ERRORS_OF_CURVES
     others_in_folds = own_adviser.alternatives(in_folds)
-    worth_trying = _worth_trying(columns, others, others_in_folds, n_errors)[:n_trials]
-    for n_tried, (tried, tried_in_folds, more) in enumerate(worth_trying, 1):
+    worth_trying = _worth_trying(columns, others, others_in_folds, margins)[:n_trials]
+    for n_tried, (tried, tried_in_folds, margin) in enumerate(worth_trying, 1):
         try:
             length = length_of(tried_in_folds)
         except NonFiniteLossError:
             continue
-        is_better = _is_clearly_worse(best_length.losses, length.losses, more)
+        is_better = _is_clearly_worse(best_length.losses, length.losses, margin)
         is_worse = _is_clearly_worse(length.losses, first.losses)
-        is_as_good = flattered & ~is_worse & (more == 0)
+        is_as_good = flattered & ~is_worse & (margin == 0)
         taken = _differ(tried, columns) & (is_better | is_as_good)
         best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
         best_length = length.where(taken, best_length)
@@ -254,16 +253,16 @@ def local_search_in_folds(
     return best, best_length
 
 
-def _worth_trying(columns, others, others_in_folds, n_errors) -> list:
+def _worth_trying(columns, others, others_in_folds, margins) -> list:
     """Others than the columns, with those in folds, each pair once, and the number of
     standard errors by which they have to be better.
     """
     found: list = []
-    for tried, in_folds, n in zip(others, others_in_folds, n_errors, strict=True):
+    for tried, in_folds, margin in zip(others, others_in_folds, margins, strict=True):
         both = [*tried, *in_folds]
         known = any(not _differ(both, [*a, *b]).any() for a, b, _ in found)
         if not known and _differ(tried, columns).any():
-            found.append((tried, in_folds, n))
+            found.append((tried, in_folds, margin))
     return found
 
 

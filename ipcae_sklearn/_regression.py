@@ -103,7 +103,7 @@ def greedy_from_products(
         So many times a fifth of the columns, drawn at random, makes room for others,
         from which the passes begin anew; kept is what explains more.
     seeds : sequence of r ints, optional
-        Of these draws.
+        Of these draws, if there are any.
 
     Returns
     -------
@@ -117,7 +117,10 @@ def greedy_from_products(
     # Dependent columns among them say that the others span all columns.
     swaps = _Swaps(residual, columns, in_use & independent.unsqueeze(-1))
     swaps.settle(n_swap_passes)
-    draws = [_places(n, gram.shape[2], seed) for n, seed in zip(k, seeds, strict=False)]
+    draws = []
+    if n_perturbations:
+        own = zip(k, seeds, strict=True)
+        draws = [_places(n, gram.shape[2], seed) for n, seed in own]
     for _ in range(n_perturbations):
         dropped = torch.zeros_like(in_use)
         for own, places in zip(dropped, draws, strict=True):
@@ -167,7 +170,8 @@ class _Residual:
 
         Dead columns come after all others, those of the largest square first.
         """
-        return self._gains(self.explained, self.squares_left)
+        own = self.explained.unsqueeze(1), self.squares_left.unsqueeze(1)
+        return self._gains(*own).squeeze(1)
 
     def gains_without(self, own) -> tuple[Tensor, Tensor]:
         """The same, had one of b directions not been explained: (r, b, p); and what
@@ -182,10 +186,9 @@ class _Residual:
         return self._gains(explained, squares_left), square
 
     def _gains(self, explained, squares_left):
-        """Of squares left (r, ..., p)."""
-        shape = len(self.square), *[1] * (squares_left.dim() - 2), -1
-        penalty, square = self.penalty.view(shape), self.square.view(shape)
-        norms = squares_left + penalty
+        """Of what would be explained, and of squares left, (r, b, p)."""
+        square = self.square.unsqueeze(1)
+        norms = squares_left + self.penalty.unsqueeze(1)
         dead = square / square.amax(-1, keepdim=True).clamp(min=_TINY)
         live = norms > _DEAD * square
         return torch.where(live, explained.clamp(min=0) / norms, dead - 2)

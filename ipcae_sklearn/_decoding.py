@@ -415,15 +415,17 @@ def unmet_needs(setup: Setup, columns, index, masks) -> Tensor:
     inputs.
     """
     model = setup.model.eval()
+
+    def needs(selected, target, mask):
+        entered = model.enter(selected * mask)
+        output, pullback = model.decoder.leave_with_pullback(entered)
+        return pullback(setup.loss.with_gradient(output, target)[1])[0]
+
+    needs = replayed(needs, columns.device, model.decoder.recordable)
     parts = []
     for selected, target, _ in setup.batches.select(columns).rows(index):
-        gradients = []
-        for mask in masks:
-            entered = model.enter(selected * mask)
-            output, pullback = model.decoder.leave_with_pullback(entered)
-            gradient = setup.loss.with_gradient(output, target)[1]
-            gradients.append(pullback(gradient)[0])
-        parts.append(torch.stack(gradients).mean(0))
+        of_masks = [needs(selected, target, mask) for mask in masks]
+        parts.append(torch.stack(of_masks).mean(0))
     model.train()
     return torch.cat(parts, dim=1)
 

@@ -286,6 +286,52 @@ def generalized_jsd(logits: Tensor, row_mask: Tensor | None = None) -> Tensor:
     return divergence
 
 
+def summary(logits: Tensor, row_mask: Tensor) -> tuple[np.ndarray, Tensor, Tensor]:
+    """What there is to say of selectors, without a gradient.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (r, k, p)
+    row_mask : bool Tensor of shape (r, k)
+        False for spare rows.
+
+    Returns
+    -------
+    int array of shape (r, k)
+        The column that each row prefers.
+    Tensor of shape (r, k)
+        Its probability.
+    Tensor of shape (r,)
+        ``generalized_jsd(logits, row_mask)``. On a processor some rows at a time,
+        which takes a half to a sixth of its time.
+    """
+    r, k, p = logits.shape
+    on_processor = logits.device.type == "cpu"
+    share = row_mask / row_mask.sum(-1, keepdim=True).to(logits.dtype)  # (r, k)
+    largest = logits.amax(-1, keepdim=True)
+    mean = torch.zeros_like(logits[:, :1])
+    row_entropy, totals = torch.zeros_like(share[:, 0]), []
+    n_rows = max(1, _PART // (2 * r * p)) if on_processor else k
+    parts = (values.split(n_rows, 1) for values in (logits, largest, share))
+    for own, own_largest, own_share in zip(*parts, strict=True):
+        z = (own - own_largest).clamp_(min=-_TAIL)
+        E = z.exp()
+        total = E.sum(-1)
+        mean += (own_share / total).unsqueeze(1) @ E
+        entropy = total.log() - torch.linalg.vecdot(E, z) / total
+        row_entropy += (own_share * entropy).sum(-1)
+        totals.append(total)
+    divergence = torch.special.entr(mean).sum((-1, -2)) - row_entropy
+    return _argmax(logits), 1 / torch.cat(totals, 1), divergence
+
+
+def _argmax(values: Tensor) -> np.ndarray:
+    """``values.argmax(-1)``; on a processor numpy takes a tenth of torch's time."""
+    if values.device.type == "cpu":
+        return values.numpy().argmax(-1)
+    return values.argmax(-1).cpu().numpy()
+
+
 def log_normalizer(logits: Tensor) -> Tensor:
     """log of the sum of exp(logits) over the columns: (..., k, p) -> (..., k)."""
     parts = logits.split(_width(logits), -1)

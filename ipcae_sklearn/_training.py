@@ -33,8 +33,8 @@ from ipcae_sklearn._functional import (
     by_autograd,
     distinct_argmax,
     generalized_jsd,
-    log_normalizer,
     select,
+    summary,
     temperature_at,
     workspace,
 )
@@ -604,17 +604,16 @@ def _describe(logits: Tensor, row_mask: Tensor):
     """What the history tells of the selectors, which of them are sure, and the column
     (r, k) that each row prefers, -1 for spare ones.
     """
-    largest, argmax = logits.max(-1)  # (r, k)
-    probability = (largest - log_normalizer(logits)).exp()
+    preferred, probability, gjsd = summary(logits, row_mask)
     k = row_mask.sum(-1)
-    columns = torch.where(row_mask, argmax, -1).cpu().numpy()
+    columns = np.where(row_mask.cpu().numpy(), preferred, -1)
     n_unique = np.array([len(set(row) - {-1}) for row in columns.tolist()])
     n_unsure = ((probability < SURE_PROBABILITY) & row_mask).sum(-1)
     sure = (n_unsure <= _UNSURE_SHARE * k).cpu().numpy()
     description = {
         "unique_fraction": n_unique / k.cpu().numpy(),
         "mean_max_probability": ((probability * row_mask).sum(-1) / k).cpu().numpy(),
-        "gjsd": generalized_jsd(logits, row_mask).cpu().numpy(),
+        "gjsd": gjsd.cpu().numpy(),
     }
     return description, sure, columns
 

@@ -22,6 +22,7 @@ from ipcae_sklearn._functional import (
     relaxed_selection,
     sample_gumbel,
     squared_error,
+    summary,
     temperature_at,
     workspace,
 )
@@ -424,6 +425,18 @@ def test_gjsd_ignores_spare_rows():
     torch.testing.assert_close(value[1], generalized_jsd(logits[[1], :2])[0])
     spare = torch.autograd.grad(value.sum(), logits)[0][1, 2:]
     assert torch.equal(spare, torch.zeros_like(spare))
+
+
+@pytest.mark.parametrize("n_values", [2**18, 16])
+def test_a_summary_says_what_is_said_one_by_one(monkeypatch, n_values):
+    monkeypatch.setattr(_functional, "_PART", n_values)
+    logits, mask = normal(2, 4, 11), torch.tensor([[True] * 4, [True] * 3 + [False]])
+    logits[0, 1, 3] = 60.0  # sure of its column
+    preferred, probability, divergence = summary(logits, mask)
+    torch.testing.assert_close(torch.from_numpy(preferred), logits.argmax(-1))
+    expected = torch.softmax(logits, -1).amax(-1)
+    torch.testing.assert_close(probability, expected)
+    torch.testing.assert_close(divergence, generalized_jsd(logits, mask))
 
 
 def test_gjsd_passes_gradcheck():

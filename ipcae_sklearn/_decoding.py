@@ -311,29 +311,33 @@ def folds_of(setup: Setup) -> tuple[Batches, int] | None:
     return None if n_folds < 2 else (folds, n_folds)
 
 
-def tuning_length(setup: Setup, folds, n_folds: int, columns) -> TuningLength:
+def tuning_lengths(setup: Setup, folds, n_folds: int, tables) -> list[TuningLength]:
     """How many epochs of tuning are best for an untrained decoder, by cross-validation.
 
     Few rows are learned by heart long before the rate has fallen. For each fold of a
     run's rows a decoder is trained on the others, at the rates of a whole tuning, on
-    columns (n_folds r, k) that may be other ones for each fold.
+    columns that may be other ones for each fold: a table (n_folds r, k). Found for some
+    tables side by side.
     """
-    n_runs = setup.n_runs
-    decoders = setup.model.decoders_alone(n_folds)
-    decoders.forget(range(n_folds * n_runs))
-    in_folds = replace(setup, model=decoders, batches=folds)
+    times, n_runs = len(tables), setup.n_runs
+    decoders = setup.model.decoders_alone(times * n_folds)
+    decoders.forget(range(times * n_folds * n_runs))
+    in_folds = replace(setup, model=decoders, batches=folds.repeated(times))
+    columns = torch.cat(tables)
     patience = math.ceil(_PATIENCE * setup.options.tuning_iter)
-    nothing = np.zeros(n_runs, dtype=int), np.full((n_folds, n_runs), np.inf)
-    best = TuningLength(*nothing)
+    shape = n_folds, times * n_runs
+    best = TuningLength(np.zeros(shape[1], dtype=int), np.full(shape, np.inf))
     for epoch, _ in enumerate(tuning_epochs(in_folds, columns), 1):
-        losses = validate(in_folds, columns).reshape(n_folds, n_runs)
-        found = TuningLength(np.full(n_runs, epoch), losses)
+        losses = validate(in_folds, columns).reshape(times, n_folds, n_runs)
+        losses = losses.swapaxes(0, 1).reshape(shape)
+        found = TuningLength(np.full(shape[1], epoch), losses)
         # Those that have stalled wait for the others as they are.
         waits = epoch - best.n_epochs > patience
         best = found.where((found.loss < best.loss) & ~waits, best)
         if (epoch - best.n_epochs >= patience).all():
             break
-    return best
+    of_tables = best.n_epochs.reshape(times, -1), np.split(best.losses, times, axis=1)
+    return [TuningLength(*own) for own in zip(*of_tables, strict=True)]
 
 
 def loss_with_pullback(setup: Setup, selected, target, weights):

@@ -26,7 +26,7 @@ from ipcae_sklearn._decoding import (
     importances,
     padded,
     train_decoder,
-    tuning_length,
+    tuning_lengths,
     unmet_needs,
     validate,
 )
@@ -53,6 +53,9 @@ _ERRORS_OF_CURVES = 2.0
 # Logits of searches that go on side by side in folds. One after the other they would
 # take two to three times as long.
 _VALUES_SIDE_BY_SIDE = 2**24
+# Parameters of decoders that are judged side by side in folds: as many as are, with what
+# their optimizer remembers of them, in a processor's cache.
+_PARAMETERS_SIDE_BY_SIDE = 2**19
 _MASKS = 8  # draws of what is left out, where the decoder is asked
 
 
@@ -209,13 +212,9 @@ def local_search_in_folds(
         return best, None
     folds, n_folds = found
 
-    def length_of(columns):
-        table = padded(columns, setup.model, n_folds)
-        return tuning_length(setup, folds, n_folds, table)
-
     in_folds = [*columns] * n_folds
     if not n_trials:
-        return best, length_of(in_folds)
+        return best, _lengths(setup, folds, n_folds, [in_folds])[0]
     own_adviser = adviser.in_folds(n_folds, folds)
     # Whether what is best so far was judged by rows that had a part in choosing it.
     flattered = np.full(setup.n_runs, True)
@@ -225,21 +224,21 @@ def local_search_in_folds(
             own = replace(setup, batches=folds)
             in_folds = _columns_in_folds(search_anew, own, n_folds, own_adviser)
             flattered[:] = False
-    first = best_length = length_of(in_folds)
+    others = adviser.alternatives(columns)
+    to_try = []
+    if any(_differ(tried, columns).any() for tried in others):
+        margins = [0.0] * len(others)
+        if adviser.with_curves:
+            margins[-1] = _ERRORS_OF_CURVES
+        others_in_folds = own_adviser.alternatives(in_folds)
+        to_try = _worth_trying(columns, others, others_in_folds, margins)[:n_trials]
+    sets = [in_folds, *(tried_in_folds for _, tried_in_folds, _ in to_try)]
+    first, *lengths = _lengths(setup, folds, n_folds, sets)
+    best_length = first
     if on_trial is not None:
         on_trial(0, first.loss)
-    others = adviser.alternatives(columns)
-    if not any(_differ(tried, columns).any() for tried in others):
-        return best, best_length
-    margins = [0.0] * len(others)
-    if adviser.with_curves:
-        margins[-1] = _ERRORS_OF_CURVES
-    others_in_folds = own_adviser.alternatives(in_folds)
-    worth_trying = _worth_trying(columns, others, others_in_folds, margins)[:n_trials]
-    for n_tried, (tried, tried_in_folds, margin) in enumerate(worth_trying, 1):
-        try:
-            length = length_of(tried_in_folds)
-        except NonFiniteLossError:
+    for n_tried, (tried, _, margin) in enumerate(to_try, 1):
+        if (length := lengths[n_tried - 1]) is None:
             continue
         is_better = _is_clearly_worse(best_length.losses, length.losses, margin)
         is_worse = _is_clearly_worse(length.losses, first.losses)
@@ -251,6 +250,28 @@ def local_search_in_folds(
         if on_trial is not None:
             on_trial(n_tried, best_length.loss)
     return best, best_length
+
+
+def _lengths(setup, folds, n_folds, sets) -> list[TuningLength | None]:
+    """How long to tune for each set of columns of all runs in the folds; None where that
+    diverges, unless it is the first.
+    """
+    tables = [padded(columns, setup.model, n_folds) for columns in sets]
+    n_parameters = sum(p.numel() for p in setup.model.decoder.parameters())
+    at_once = max(1, _PARAMETERS_SIDE_BY_SIDE // (n_folds * n_parameters))
+    found: list[TuningLength | None] = []
+    while len(found) < len(tables):
+        some = tables[len(found) : len(found) + at_once]
+        try:
+            found += tuning_lengths(setup, folds, n_folds, some)
+        except NonFiniteLossError:
+            if len(some) > 1:
+                at_once = 1  # to see of which
+            elif not found:
+                raise
+            else:
+                found.append(None)
+    return found
 
 
 def _worth_trying(columns, others, others_in_folds, margins) -> list:

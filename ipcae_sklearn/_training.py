@@ -26,7 +26,7 @@ from ipcae_sklearn._decoding import (
     padded,
     train_decoder,
     tuning_epochs,
-    tuning_length,
+    tuning_lengths,
     validate,
 )
 from ipcae_sklearn._functional import (
@@ -404,7 +404,7 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> None:
     folds = folds_of(setup) if length is None else None
     if folds is not None:
         table = keeper.columns().repeat(folds[1], 1)
-        length = tuning_length(setup, *folds, table)
+        (length,) = tuning_lengths(setup, *folds, [table])
     if length is not None:
         n_epochs = length.n_epochs
         # Found for decoders that begin anew. One that needs all of the tuning, or more,

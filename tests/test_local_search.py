@@ -23,7 +23,7 @@ from ipcae_sklearn._decoding import (
     TuningLength,
     folds_of,
     padded,
-    tuning_length,
+    tuning_lengths,
     unmet_needs,
 )
 from ipcae_sklearn._functional import cross_entropy, squared_error
@@ -310,16 +310,44 @@ def test_few_rows_are_judged_in_folds():
     setup = case.setup(FOLDS)
     folds, n_folds = folds_of(setup)
     own, start = case.adviser.in_folds(n_folds, folds), np.array([5, 7])
-    expected = []
-    for tried_in in own.alternatives([start] * n_folds):
-        table = padded(tried_in, case.model, n_folds)
-        expected.append(tuning_length(setup, folds, n_folds, table))
+    sets = [[start] * n_folds, *own.alternatives([start] * n_folds)]
+    tables = [padded(columns, case.model, n_folds) for columns in sets]
+    expected = tuning_lengths(setup, folds, n_folds, tables)
     best = min(expected, key=lambda length: length.loss)
     assert_array_equal(length.n_epochs, best.n_epochs)
     assert_allclose(length.losses, best.losses)
     assert [n for n, _ in tried] == list(range(len(tried)))
-    assert_allclose(tried[1][1], expected[0].loss)
+    assert_allclose(tried[0][1], expected[0].loss)
+    assert_allclose(tried[1][1], expected[1].loss)
     assert_allclose(tried[-1][1], best.loss)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(0, [1, 1, 1, 1]), (3, [3, 1])])
+def test_sets_are_judged_side_by_side_as_far_as_there_is_room(
+    monkeypatch, room, expected
+):
+    case, asked = few_rows(linear, 2), []
+    together = in_folds(case, [5, 7], [2, 0])[1]
+    n_parameters = sum(p.numel() for p in case.model.decoder.parameters())
+    values = room * 5 * n_parameters + 1
+    monkeypatch.setattr(_local_search, "_PARAMETERS_SIDE_BY_SIDE", values)
+    real = _local_search.tuning_lengths
+
+    def counted(setup, folds, n_folds, tables):
+        asked.append(len(tables))
+        return real(setup, folds, n_folds, tables)
+
+    monkeypatch.setattr(_local_search, "tuning_lengths", counted)
+    case.adviser.penalties = (0.0, 1.0, 10.0)
+    monkeypatch.setattr(_local_search, "_worth_trying", all_of_them)
+    length = in_folds(case, [5, 7], [2, 0])[1]
+    assert asked == expected
+    assert_array_equal(length.n_epochs, together.n_epochs)
+    assert_allclose(length.losses, together.losses, rtol=1e-4)
+
+
+def all_of_them(columns, others, others_in_folds, margins):
+    return list(zip(others, others_in_folds, margins, strict=True))
 
 
 def test_what_regression_cannot_see_is_not_swapped_away_in_folds():
@@ -340,7 +368,7 @@ def test_each_run_has_its_own_columns_in_folds():
     setup = case.setup(FOLDS)
     folds, n_folds = folds_of(setup)
     table = padded([np.array([2, 0])] * 10, case.model, n_folds)
-    expected = tuning_length(setup, folds, n_folds, table)
+    (expected,) = tuning_lengths(setup, folds, n_folds, [table])
     assert_allclose(length.losses[:, 1], expected.losses[:, 1], rtol=1e-4)
 
 
@@ -473,11 +501,11 @@ def known_losses(monkeypatch):
     """Losses in five folds by the columns in the first of them, to be filled in."""
     losses = {}
 
-    def known(setup, folds, n_folds, columns):
-        own = losses[tuple(columns[0].tolist())]
-        return TuningLength(np.array([7]), own[:, None])
+    def known(setup, folds, n_folds, tables):
+        own = [losses[tuple(columns[0].tolist())] for columns in tables]
+        return [TuningLength(np.array([7]), column[:, None]) for column in own]
 
-    monkeypatch.setattr(_local_search, "tuning_length", known)
+    monkeypatch.setattr(_local_search, "tuning_lengths", known)
     return losses
 
 
@@ -549,17 +577,19 @@ def test_nothing_is_tried_in_folds_without_trials_or_folds():
 
 
 def test_a_trial_in_folds_that_diverges_is_not_taken(monkeypatch):
-    case, real = few_rows(linear), _local_search.tuning_length
+    case, real = few_rows(linear), _local_search.tuning_lengths
 
-    def diverging(setup, folds, n_folds, columns):
-        if columns.tolist() != [[5, 7]] * n_folds:
+    def diverging(setup, folds, n_folds, tables):
+        if any(columns.tolist() != [[5, 7]] * n_folds for columns in tables):
             raise NonFiniteLossError
-        return real(setup, folds, n_folds, columns)
+        return real(setup, folds, n_folds, tables)
 
-    monkeypatch.setattr(_local_search, "tuning_length", diverging)
+    monkeypatch.setattr(_local_search, "tuning_lengths", diverging)
     (found,), length = in_folds(case, [5, 7])
     assert found.tolist() == [5, 7]
     assert np.isfinite(length.loss).all()
+    with pytest.raises(NonFiniteLossError):  # nothing else tells how long to tune
+        in_folds(case, [7, 5])
 
 
 def test_clearly_worse_is_by_more_than_a_standard_error():

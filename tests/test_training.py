@@ -20,7 +20,7 @@ from ipcae_sklearn._decoding import (
     folds_of,
     loss_with_pullback,
     tuning_epochs,
-    tuning_length,
+    tuning_lengths,
     validate,
 )
 from ipcae_sklearn._functional import cross_entropy, squared_error, workspace
@@ -1144,7 +1144,8 @@ def length_on(model, batches, options, columns):
     folds = folds_of(setup)
     if folds is None:
         return None
-    return tuning_length(setup, *folds, columns.repeat(folds[1], 1))
+    (length,) = tuning_lengths(setup, *folds, [columns.repeat(folds[1], 1)])
+    return length
 
 
 def test_noise_on_the_inputs_is_for_the_tuning_alone():

@@ -53,8 +53,8 @@ _ERRORS_OF_CURVES = 2.0
 # Logits of searches that go on side by side in folds. One after the other they would
 # take two to three times as long.
 _VALUES_SIDE_BY_SIDE = 2**24
-# Parameters of decoders that are judged side by side in folds: as many as are, with what
-# their optimizer remembers of them, in a processor's cache.
+# Parameters of decoders that are judged side by side in folds: as many as are, with
+# what their optimizer remembers of them, in a processor's cache.
 _PARAMETERS_SIDE_BY_SIDE = 2**19
 _MASKS = 8  # draws of what is left out, where the decoder is asked
 
@@ -253,8 +253,9 @@ def local_search_in_folds(
 
 
 def _lengths(setup, folds, n_folds, sets) -> list[TuningLength | None]:
-    """How long to tune for each set of columns of all runs in the folds; None where that
-    diverges, unless it is the first.
+    """How long to tune for each set of columns of all runs in the folds.
+
+    None where that diverges, unless it is the first.
     """
     tables = [padded(columns, setup.model, n_folds) for columns in sets]
     n_parameters = sum(p.numel() for p in setup.model.decoder.parameters())

@@ -131,6 +131,12 @@ def encode_values(y, weights=None) -> Target:
     values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
     statistics = column_statistics(values, weights)
     center, scale = statistics.mean, statistics.std
+    if not scale.all():
+        where = f" in column {int(np.argmin(scale))}" if values.shape[1] > 1 else ""
+        warn(
+            f"y has one value only{where}: there is nothing to explain. Use "
+            "task='reconstruction' to select without a target."
+        )
     # A constant target is predicted as it is: its scale is 0 on the way back.
     scaled = (values - center) / np.where(scale == 0, 1, scale)
     tensor = torch.from_numpy(scaled.astype(np.float32))

@@ -105,6 +105,16 @@ def test_values_are_standardised_with_weights():
 
 
 def test_a_constant_target_is_centred_only():
-    target = encode_values(np.full(5, 0.1))
+    with pytest.warns(UserWarning, match="y has one value only: there is nothing"):
+        target = encode_values(np.full(5, 0.1))
     assert target.scale.tolist() == [0.0]  # predictions are the constant
     assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)
+
+
+def test_the_constant_one_of_several_targets_is_named():
+    y = np.column_stack([np.arange(5.0), np.ones(5), np.zeros(5)])
+    with pytest.warns(UserWarning, match="one value only in column 1"):
+        encode_values(y)
+    weights = np.array([0, 0, 0, 0, 1.0])  # of all rows but one, nothing is known
+    with pytest.warns(UserWarning, match="one value only in column 0"):
+        encode_values(y, weights)

@@ -6,9 +6,11 @@ Python has asked for the next; recorded as a graph, one call asks for all.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -94,6 +96,7 @@ class _Recording:
         options = {"pool": pool, "stream": _stream(device)}
         with (
             _RECORDING,
+            _garbage_left_alone(),
             torch.cuda.device(device),
             # Other threads may go on with what is not allowed while one records.
             torch.cuda.graph(self.graph, capture_error_mode="thread_local", **options),
@@ -104,6 +107,22 @@ class _Recording:
         _fill(self.places, inputs)
         self.graph.replay()
         return self.result.clone()
+
+
+@contextmanager
+def _garbage_left_alone() -> Iterator[None]:
+    """Without Python's search for garbage, for some milliseconds.
+
+    It may come upon an older graph, anyone's, and to free that while another one is
+    recorded in the same thread makes the recording fail.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _place(x, device) -> Tensor | None:

@@ -233,13 +233,14 @@ def local_search_in_folds(
         others_in_folds = own_adviser.alternatives(in_folds)
         to_try = _worth_trying(columns, others, others_in_folds, margins)[:n_trials]
     sets = [in_folds, *(tried_in_folds for _, tried_in_folds, _ in to_try)]
-    first, *lengths = _lengths(setup, folds, n_folds, sets)
-    best_length = first
+    lengths = _lengths(setup, folds, n_folds, sets)
+    first = best_length = lengths[0]
     if on_trial is not None:
         on_trial(0, first.loss)
     for n_tried, (tried, _, margin) in enumerate(to_try, 1):
-        if (length := lengths[n_tried - 1]) is None:
+        if n_tried not in lengths:
             continue
+        length = lengths[n_tried]
         is_better = _is_clearly_worse(best_length.losses, length.losses, margin)
         is_worse = _is_clearly_worse(length.losses, first.losses)
         is_as_good = flattered & ~is_worse & (margin == 0)
@@ -252,26 +253,29 @@ def local_search_in_folds(
     return best, best_length
 
 
-def _lengths(setup, folds, n_folds, sets) -> list[TuningLength | None]:
-    """How long to tune for each set of columns of all runs in the folds.
+def _lengths(setup, folds, n_folds, sets) -> dict[int, TuningLength]:
+    """How long to tune for sets of columns of all runs in the folds, by their numbers.
 
-    None where that diverges, unless it is the first.
+    A set that diverges is left out; the first raises the error.
     """
     tables = [padded(columns, setup.model, n_folds) for columns in sets]
     n_parameters = sum(p.numel() for p in setup.model.decoder.parameters())
     at_once = max(1, _PARAMETERS_SIDE_BY_SIDE // (n_folds * n_parameters))
-    found: list[TuningLength | None] = []
-    while len(found) < len(tables):
-        some = tables[len(found) : len(found) + at_once]
+    found: dict[int, TuningLength] = {}
+    first = 0
+    while first < len(tables):
+        some = tables[first : first + at_once]
         try:
-            found += tuning_lengths(setup, folds, n_folds, some)
+            lengths = tuning_lengths(setup, folds, n_folds, some)
         except NonFiniteLossError:
             if len(some) > 1:
                 at_once = 1  # to see of which
-            elif not found:
+                continue
+            if first == 0:
                 raise
-            else:
-                found.append(None)
+        else:
+            found |= dict(enumerate(lengths, first))
+        first += len(some)
     return found
 
 

@@ -294,7 +294,9 @@ class _Swaps:
 
     def __init__(self, residual, columns, in_use):
         self.residual, self.columns, self.in_use = residual, columns, in_use
-        self.judge = replayed(self._judge, in_use.device, recordable=True)
+        # Not a method: a recording that is part of a cycle would outlive the fit.
+        judge = partial(_judge_swaps, residual, columns, in_use)
+        self.judge = replayed(judge, in_use.device, recordable=True)
 
     def settle(self, n_passes: int) -> None:
         """Replace each column in turn, so many times or until there is none better."""
@@ -334,18 +336,6 @@ class _Swaps:
             basis, parts = residual.basis(columns, in_use)
             n_tried = k if on_gpu else max(1, n_tried // 2)
 
-    def _judge(self, own, active):
-        """The best columns in place of some (r, b), and whether they are better."""
-        gains, explained = self.residual.gains_without(own)
-        chosen = self._chosen().unsqueeze(1).expand(-1, own.shape[2], -1)
-        j = _first_best(gains.scatter_(2, chosen, -torch.inf))
-        gain = gains.gather(2, j.unsqueeze(-1)).squeeze(-1)
-        return torch.stack([j, active & (gain > explained + _PROGRESS)])
-
-    def _chosen(self) -> Tensor:
-        """The columns (r, k), the first in place of what is not in use."""
-        return torch.where(self.in_use, self.columns, self.columns[:, :1])
-
     def perturb(self, dropped, n_passes: int) -> None:
         """Drop columns (r, k) for others and settle; undo it where that is no gain."""
         before = self.columns.clone(), self._explained()
@@ -360,7 +350,7 @@ class _Swaps:
         basis, _ = residual.basis(columns, self.in_use & ~dropped)
         residual.explain_by(basis)
         taken = torch.zeros_like(residual.square, dtype=torch.bool)
-        taken.scatter_(1, self._chosen(), True)
+        taken.scatter_(1, _chosen(columns, self.in_use), True)
         places = dropped.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
         for i in places[:, : int(dropped.sum(-1).max())].unbind(1):
             i = i.unsqueeze(-1)
@@ -376,6 +366,23 @@ class _Swaps:
         """What the columns explain of all (r, 1)."""
         basis, _ = self.residual.basis(self.columns, self.in_use)
         return (self.residual.weight @ basis.square()).sum(-1)
+
+
+def _judge_swaps(residual, columns, in_use, own, active) -> Tensor:
+    """The best columns in place of some (r, b), and whether they are better.
+
+    ``own`` are the products of the directions of these, of which some are active.
+    """
+    gains, explained = residual.gains_without(own)
+    chosen = _chosen(columns, in_use).unsqueeze(1).expand(-1, own.shape[2], -1)
+    j = _first_best(gains.scatter_(2, chosen, -torch.inf))
+    gain = gains.gather(2, j.unsqueeze(-1)).squeeze(-1)
+    return torch.stack([j, active & (gain > explained + _PROGRESS)])
+
+
+def _chosen(columns, in_use) -> Tensor:
+    """The columns (r, k), the first in place of what is not in use."""
+    return torch.where(in_use, columns, columns[:, :1])
 
 
 def _first_best(values: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Training steps as CUDA graphs. Most tests need a device."""
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +13,14 @@ from sklearn.datasets import load_digits
 
 from ipcae_sklearn import CAESelector, IPCAESelector, IPCAESelectorCV, _graphs
 from ipcae_sklearn import _decoding as decoding
+from ipcae_sklearn import _regression as regression
 from ipcae_sklearn import _training as training
-from ipcae_sklearn._graphs import _Replayed, replayed
+from ipcae_sklearn._graphs import (
+    _garbage_left_alone,
+    _Recording,
+    _Replayed,
+    replayed,
+)
 
 # Not in a context of each fit: what such contexts put back is the same for all threads.
 pytestmark = [
@@ -105,6 +113,57 @@ def test_without_room_for_recordings_steps_are_taken_one_by_one(recorded):
         assert own(torch.zeros(2)) == ("taken", 2)
     assert own(torch.zeros(3)) == ("taken", 3)
     assert not own.recordings
+
+
+@pytest.mark.parametrize("n_rows", [100, 600])  # judged in folds, and held out
+@pytest.mark.parametrize("target", [True, False])
+def test_no_step_outlives_its_fit(monkeypatch, n_rows, target):
+    """Not even for the search for garbage: that frees recordings at any time."""
+    steps = []
+
+    class Step:
+        def __init__(self, step, device, recordable):
+            self.step = step
+            steps.append(weakref.ref(self))
+
+        def __call__(self, *inputs):
+            return self.step(*inputs)
+
+    for module in (training, decoding, regression):
+        monkeypatch.setattr(module, "replayed", Step)
+    X, y = DIGITS
+    selector = IPCAESelector(5, **{**SHORT, "n_trials": 6})
+    with _garbage_left_alone():
+        selector.fit(X[:n_rows], y[:n_rows] if target else None)
+        assert len(steps) > 5
+        assert not [step for step in steps if step() is not None]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_left_alone_for_a_while(enabled):
+    was_enabled = gc.isenabled()
+    try:
+        gc.enable() if enabled else gc.disable()
+        with pytest.raises(KeyError), _garbage_left_alone():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable() if was_enabled else gc.disable()
+
+
+@needs_cuda
+def test_a_recording_that_is_garbage_is_not_freed_while_another_is_made(cuda):
+    def step(x):
+        cycles = [[] for _ in range(10_000)]  # have garbage searched for
+        return x + len(cycles)
+
+    x, pool = torch.zeros(3, device=cuda), torch.cuda.graph_pool_handle()
+    for _ in range(3):
+        garbage = [_Recording(step, [x], cuda, pool)]
+        garbage.append(garbage)
+        del garbage
+    assert _Recording(step, [x], cuda, pool).replay([x]).tolist() == [10_000] * 3
 
 
 @pytest.mark.parametrize("target", [True, False])

@@ -290,9 +290,12 @@ def cuda_fits():
             f"{pair[w]['seconds']:.1f} s, {pair[w]['score']:.3f}" if w in pair else "–"
             for w in ways
         ]
-        own, reference = (np.array(pair[w]["first_losses"]) for w in ("cuda", "cpu"))
+        # Of fits by the same state of the package.
+        state = "" if "cpu" in pair else ", before curves"
+        both = [pair[way + state] for way in ("cuda", "cpu")]
+        own, reference = (np.array(r["first_losses"]) for r in both)
         apart = np.abs(own / reference - 1).max()
-        common = len(set(pair["cuda"]["columns"]) & set(pair["cpu"]["columns"]))
+        common = len(set.intersection(*(set(r["columns"]) for r in both)))
         rows.append([data, *cells, f"{apart:.0e}", f"{common} of {pair['cuda']['k']}"])
         rows[-1].append(f"{pair['cuda']['utilisation']:.0f} %")
     header = ["data", *ways, "losses apart", "columns in common", "GPU busy"]

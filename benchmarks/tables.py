@@ -84,6 +84,13 @@ def score_table(protocol, keys, sign=1, digits=3):
     records = downstream_records(protocol)
     sets = unique(records, "data")
     sets = [d for d in sets if any(keys[0] in r for r in records if r["data"] == d)]
+    cells, methods = best_in_bold(records, sets, keys, sign, digits)
+    header = [f"{data} ({MAIN_K.get(data, 50)})" for data in sets]
+    return markdown(["", *header], list(line_up(cells, methods, sets)))
+
+
+def best_in_bold(records, sets, keys, sign=1, digits=3):
+    """Cells by method, data and key, and the methods, ours first."""
     methods = unique(records, "method")
     cells = {}
     for data in sets:
@@ -96,17 +103,34 @@ def score_table(protocol, keys, sign=1, digits=3):
                 text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
                 if text != "–" and is_among_the_best(scores, method, sign):
                     text = f"**{text}**"
-                cells[method, data, key] = text
-    methods = [*OURS, *(m for m in methods if m not in OURS)]
-    rows = [
-        [
-            f"`{method}`" if method in OURS else method,
-            *(" / ".join(cells[method, data, key] for key in keys) for data in sets),
-        ]
-        for method in methods
-    ]
-    header = [f"{data} ({MAIN_K.get(data, 50)})" for data in sets]
-    return markdown(["", *header], rows)
+                cells.setdefault((method, data), []).append(text)
+    return cells, [*OURS, *(m for m in methods if m not in OURS)]
+
+
+def line_up(cells, methods, sets):
+    for method in methods:
+        name = f"`{method}`" if method in OURS else method
+        yield [name, *(" / ".join(cells[method, data]) for data in sets)]
+
+
+def genes(k):
+    """The same for sets of gene expression, with the means over the sets."""
+    records = of(read("genes"), k=k)
+    sets = unique(records, "data")
+    shapes = {r["data"]: r["n_rows"] for r in records}
+    cells, methods = best_in_bold(records, sets, ("svm", "trees"))
+    rows = list(line_up(cells, methods, sets))
+    for row, method in zip(rows, methods, strict=True):
+        own = of(records, method=method)
+        by_set = [of(own, data=data) for data in sets]
+        means = (
+            np.mean([mean_and_error(r, key)[0] for r in by_set])
+            for key in ("svm", "trees")
+        )
+        row.append(" / ".join(f"{mean:.3f}" for mean in means))
+        row.append(f"{np.median([r['seconds'] for r in own]):.1f}")
+    header = [f"{data} ({shapes[data]} rows)" for data in sets]
+    return markdown(["", *header, "mean", "seconds, median"], rows)
 
 
 def downstream_seconds():
@@ -737,6 +761,8 @@ TABLES = {
     "downstream_packages": packages,
     "choices": choices,
     "input_noise": input_noise,
+    "genes_10": partial(genes, 10),
+    "genes_50": partial(genes, 50),
     "planted": planted,
     "speed": speed,
     "speed_cuda": speed_cuda,

@@ -8,7 +8,7 @@ not help, for columns that the decoder asks for. A new decoder is trained on eac
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -53,9 +53,9 @@ _ERRORS_OF_CURVES = 2.0
 # Logits of searches that go on side by side in folds. One after the other they would
 # take two to three times as long.
 _VALUES_SIDE_BY_SIDE = 2**24
-# Parameters of decoders that are judged side by side in folds: as many as are, with
-# what their optimizer remembers of them, in a processor's cache.
-_PARAMETERS_SIDE_BY_SIDE = 2**19
+# Values of decoders that are judged side by side in folds: as many as are, with what
+# their optimizer remembers of them, in a processor's cache.
+_VALUES_OF_DECODERS = 2**19
 _MASKS = 8  # draws of what is left out, where the decoder is asked
 
 
@@ -195,8 +195,8 @@ def local_search_in_folds(
         ``search_anew(times, batches, adviser)`` returns the columns that the runs find
         in some folds, side by side.
     on_trial : callable, optional
-        Called with the number of sets tried so far, from 0 on, and the losses (r,) of
-        the columns taken.
+        Called with the number of sets tried so far and the losses (r,) of the columns
+        taken, whenever some have been judged side by side.
 
     A set with which the loss of any run becomes non-finite is taken by none.
 
@@ -211,10 +211,10 @@ def local_search_in_folds(
     if found is None:
         return best, None
     folds, n_folds = found
-
     in_folds = [*columns] * n_folds
     if not n_trials:
-        return best, _lengths(setup, folds, n_folds, [in_folds])[0]
+        (lengths,) = _lengths(setup, folds, n_folds, [in_folds])
+        return best, lengths[0]
     own_adviser = adviser.in_folds(n_folds, folds)
     # Whether what is best so far was judged by rows that had a part in choosing it.
     flattered = np.full(setup.n_runs, True)
@@ -233,50 +233,48 @@ def local_search_in_folds(
         others_in_folds = own_adviser.alternatives(in_folds)
         to_try = _worth_trying(columns, others, others_in_folds, margins)[:n_trials]
     sets = [in_folds, *(tried_in_folds for _, tried_in_folds, _ in to_try)]
-    lengths = _lengths(setup, folds, n_folds, sets)
-    first = best_length = lengths[0]
-    if on_trial is not None:
-        on_trial(0, first.loss)
-    for n_tried, (tried, _, margin) in enumerate(to_try, 1):
-        if n_tried not in lengths:
-            continue
-        length = lengths[n_tried]
-        is_better = _is_clearly_worse(best_length.losses, length.losses, margin)
-        is_worse = _is_clearly_worse(length.losses, first.losses)
-        is_as_good = flattered & ~is_worse & (margin == 0)
-        taken = _differ(tried, columns) & (is_better | is_as_good)
-        best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
-        best_length = length.where(taken, best_length)
-        flattered &= ~taken
+    groups = _lengths(setup, folds, n_folds, sets)
+    group = next(groups)
+    first = best_length = group.pop(0)
+    for lengths in chain([group], groups):
+        for number, length in lengths.items():
+            tried, _, margin = to_try[number - 1]
+            is_better = _is_clearly_worse(best_length.losses, length.losses, margin)
+            is_worse = _is_clearly_worse(length.losses, first.losses)
+            is_as_good = flattered & ~is_worse & (margin == 0)
+            taken = _differ(tried, columns) & (is_better | is_as_good)
+            best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
+            best_length = length.where(taken, best_length)
+            flattered &= ~taken
         if on_trial is not None:
-            on_trial(n_tried, best_length.loss)
+            on_trial(max(lengths, default=0), best_length.loss)
     return best, best_length
 
 
-def _lengths(setup, folds, n_folds, sets) -> dict[int, TuningLength]:
+def _lengths(setup, folds, n_folds, sets) -> Iterator[dict[int, TuningLength]]:
     """How long to tune for sets of columns of all runs in the folds, by their numbers.
 
-    A set that diverges is left out; the first raises the error.
+    Yields those that are found side by side. A set that diverges is left out, but for
+    the first, which raises the error.
     """
     tables = [padded(columns, setup.model, n_folds) for columns in sets]
-    n_parameters = sum(p.numel() for p in setup.model.decoder.parameters())
-    at_once = max(1, _PARAMETERS_SIDE_BY_SIDE // (n_folds * n_parameters))
-    found: dict[int, TuningLength] = {}
+    state = setup.model.decoder.state_dict()
+    n_values = n_folds * sum(tensor.numel() for tensor in state.values())
+    at_once = max(1, _VALUES_OF_DECODERS // max(1, n_values))
     first = 0
     while first < len(tables):
         some = tables[first : first + at_once]
         try:
             lengths = tuning_lengths(setup, folds, n_folds, some)
-        except NonFiniteLossError:
+        except (NonFiniteLossError, torch.cuda.OutOfMemoryError) as error:
             if len(some) > 1:
-                at_once = 1  # to see of which
+                at_once = 1  # there may be room for one, and one may be to blame
                 continue
-            if first == 0:
+            if first == 0 or not isinstance(error, NonFiniteLossError):
                 raise
         else:
-            found |= dict(enumerate(lengths, first))
+            yield dict(enumerate(lengths, first))
         first += len(some)
-    return found
 
 
 def _worth_trying(columns, others, others_in_folds, margins) -> list:

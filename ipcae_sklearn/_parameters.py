@@ -94,8 +94,10 @@ def resolve_k(k, n_features: int) -> int:
         return number
     try:
         check_number("k", k, low=1, integer=True)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{error} A fraction or 'all' will do, too.") from None
+    except TypeError:
+        raise TypeError(
+            f"k must be an integer, a fraction below 1, or 'all', got {k!r}."
+        ) from None
     return int(k)
 
 

@@ -159,8 +159,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         selector = self._selector()
         if not isinstance(selector, self._default):
             raise TypeError(
-                f"estimator must be None or of the class {self._default.__name__}, "
-                f"got {selector!r}. Each class of selectors has a search of its own."
+                f"estimator must be None or an instance of {self._default.__name__}, "
+                f"got {selector!r}. Each class of selectors has a search of its own; "
+                "for k of a selector in a Pipeline there is GridSearchCV."
             )
         return selector
 
@@ -317,9 +318,10 @@ def _check_fold(j, train, test, least, y) -> None:
             f"{len(test)} to test on in fold {j}."
         )
     if y is not None and y.ndim == 1 and len(np.unique(y[train])) < 2:
+        only = y[train][0].tolist()
         raise ValueError(
-            f"cv leaves rows of one class only ({y[train][0]!r}) to train on in fold "
-            f"{j}. Use cv=StratifiedKFold(...), or a splitter that shuffles."
+            f"cv leaves rows of one class only ({only!r}) to train on in fold {j}. Use "
+            "cv=StratifiedKFold(...), or a splitter that shuffles."
         )
 
 

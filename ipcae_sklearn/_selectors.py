@@ -391,7 +391,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 X, y = validate_data(self, X, **options), None
             else:
                 options |= {"multi_output": True, "y_numeric": task == "regression"}
+                kind = getattr(getattr(y, "dtype", None), "kind", None)
                 X, y = validate_data(self, X, y, **options)
+                if kind in ("i", "u"):  # of pandas, which may become floats
+                    y = y.astype(np.int64, copy=False)
             X = of_numbers(X)
         if y is not None:
             if y.ndim == 2 and y.shape[1] == 1:

@@ -67,8 +67,8 @@ def resolve_task(task: str, y) -> str:
     """The task that "auto" stands for, where there is a target."""
     if task != "classification" and np.asarray(y).dtype.kind in "mM":
         raise ValueError(
-            "y holds dates. If they are values to predict, pass numbers, such as days "
-            "since the first of them; task='classification' says that they are classes."
+            "y holds dates or durations. If they are values to predict, pass numbers, "
+            "such as days; task='classification' says that they are classes."
         )
     if task != "auto":
         return task
@@ -129,16 +129,35 @@ def encode_labels(y) -> Target:
 def encode_values(y, weights=None) -> Target:
     """Standardised values of one or several targets."""
     values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+    counted = values if weights is None else values[weights > 0]
+    varies = (counted != counted[0]).any(axis=0)
+    _warn_if_constant(varies, len(counted) < len(values))
     statistics = column_statistics(values, weights)
-    center, scale = statistics.mean, statistics.std
-    if not scale.all():
-        where = f" in column {int(np.argmin(scale))}" if values.shape[1] > 1 else ""
+    # Values that are nearly alike, such as times, vary by less than their mean errs.
+    origin = np.where(varies & (statistics.std == 0), counted[0], 0)
+    if origin.any():
+        statistics = column_statistics(values - origin, weights)
+    scale = np.where(varies, statistics.std, 0)
+    # A constant target is predicted as it is: its scale is 0 on the way back.
+    scaled = (values - origin - statistics.mean) / np.where(scale == 0, 1, scale)
+    tensor = torch.from_numpy(scaled.astype(np.float32))
+    n_outputs, center = values.shape[1], origin + statistics.mean
+    return Target("squared_error", n_outputs, tensor, center=center, scale=scale)
+
+
+def _warn_if_constant(varies: np.ndarray, weighted: bool) -> None:
+    """Warn of targets that do not vary, where only some rows may have a weight."""
+    if varies.all():
+        return
+    where = " where sample_weight is not 0" if weighted else ""
+    if not varies.any():
         warn(
             f"y has one value only{where}: there is nothing to explain. Use "
             "task='reconstruction' to select without a target."
         )
-    # A constant target is predicted as it is: its scale is 0 on the way back.
-    scaled = (values - center) / np.where(scale == 0, 1, scale)
-    tensor = torch.from_numpy(scaled.astype(np.float32))
-    n_outputs = values.shape[1]
-    return Target("squared_error", n_outputs, tensor, center=center, scale=scale)
+        return
+    columns = np.flatnonzero(~varies).tolist()
+    warn(
+        f"y has one value only{where} in columns {columns}, which have no part in the "
+        "selection."
+    )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ipcae_sklearn._decoding import (
     AdamW,
+    NonFiniteLossError,
     Setup,
     folds_of,
     importances,
@@ -364,6 +365,11 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         with torch.no_grad():
             logits = model.logits().detach()
         description, sure, preferred = _describe(logits, model.row_mask)
+        if not np.isfinite(description["mean_max_probability"]).all():
+            raise NonFiniteLossError(
+                f"The selector became non-finite in epoch {epoch + 1}. Lower "
+                "learning_rate_selector, or look for extreme values in X and y."
+            )
         keeper.converged = np.where(keeper.stopped, keeper.converged, sure)
         same = (preferred == last_preferred).all(-1)
         n_same, last_preferred = np.where(same, n_same + 1, 0), preferred

@@ -441,6 +441,28 @@ def test_every_class_with_one_row(Selector, validation_fraction):
 
 
 @both
+@pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
+def test_whole_numbers_of_pandas_are_the_same_numbers(Selector):
+    pd = pytest.importorskip("pandas")
+    X, _ = make_data(n=80)
+    numbers = np.random.default_rng(0).permutation(80) + 100
+    with pytest.warns(UserWarning, match=r"y holds 80 whole numbers \(int64\)"):
+        selector = quick(Selector).fit(X, pd.Series(numbers, dtype="Int64"))
+    assert selector.task_ == "classification"
+    assert selector.classes_.dtype.kind == "i"
+
+
+@both
+def test_a_selector_that_diverges_in_the_last_step_is_refused(Selector):
+    X, _ = make_data()
+    selector = quick(
+        Selector, max_iter=1, tuning_iter=0, learning_rate_selector=3.4e38, n_trials=0
+    )
+    with pytest.raises(ValueError, match="selector became non-finite in epoch 1"):
+        selector.fit(X, X[:, 0])
+
+
+@both
 def test_whole_numbers_that_look_like_values_are_told_of(Selector):
     X, _ = make_data(n=90)
     y = np.arange(90) // 3

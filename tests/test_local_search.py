@@ -316,21 +316,20 @@ def test_few_rows_are_judged_in_folds():
     best = min(expected, key=lambda length: length.loss)
     assert_array_equal(length.n_epochs, best.n_epochs)
     assert_allclose(length.losses, best.losses)
-    assert [n for n, _ in tried] == list(range(len(tried)))
-    assert_allclose(tried[0][1], expected[0].loss)
-    assert_allclose(tried[1][1], expected[1].loss)
-    assert_allclose(tried[-1][1], best.loss)
+    ((n_tried, loss),) = tried  # all side by side
+    assert n_tried == 1  # the penalties change nothing
+    assert_allclose(loss, best.loss)
 
 
 @pytest.mark.parametrize(("room", "expected"), [(0, [1, 1, 1, 1]), (3, [3, 1])])
 def test_sets_are_judged_side_by_side_as_far_as_there_is_room(
     monkeypatch, room, expected
 ):
-    case, asked = few_rows(linear, 2), []
+    case, asked, tried = few_rows(linear, 2), [], []
     together = in_folds(case, [5, 7], [2, 0])[1]
     n_parameters = sum(p.numel() for p in case.model.decoder.parameters())
     values = room * 5 * n_parameters + 1
-    monkeypatch.setattr(_local_search, "_PARAMETERS_SIDE_BY_SIDE", values)
+    monkeypatch.setattr(_local_search, "_VALUES_OF_DECODERS", values)
     real = _local_search.tuning_lengths
 
     def counted(setup, folds, n_folds, tables):
@@ -340,10 +339,38 @@ def test_sets_are_judged_side_by_side_as_far_as_there_is_room(
     monkeypatch.setattr(_local_search, "tuning_lengths", counted)
     case.adviser.penalties = (0.0, 1.0, 10.0)
     monkeypatch.setattr(_local_search, "_worth_trying", all_of_them)
-    length = in_folds(case, [5, 7], [2, 0])[1]
+    length = in_folds(case, [5, 7], [2, 0], on_trial=lambda *own: tried.append(own))[1]
     assert asked == expected
+    assert [n for n, _ in tried] == (np.cumsum(expected) - 1).tolist()
     assert_array_equal(length.n_epochs, together.n_epochs)
     assert_allclose(length.losses, together.losses, rtol=1e-4)
+
+
+def test_a_set_is_judged_the_same_in_company():
+    case = few_rows(linear, 2)
+    setup = case.setup(FOLDS)
+    folds, n_folds = folds_of(setup)
+    sets = [[[5, 7], [2, 0]], [[0, 2], [1, 3]], [[8, 9], [5, 4]]]
+    tables = [torch.tensor(columns).repeat(n_folds, 1) for columns in sets]
+    together = tuning_lengths(setup, folds, n_folds, tables)
+    for table, length in zip(tables, together, strict=True):
+        (alone,) = tuning_lengths(setup, folds, n_folds, [table])
+        assert_array_equal(length.n_epochs, alone.n_epochs)
+        assert_allclose(length.losses, alone.losses, rtol=1e-4)
+
+
+def test_sets_that_do_not_fit_are_judged_one_by_one(monkeypatch):
+    asked, real = [], _local_search.tuning_lengths
+
+    def small(setup, folds, n_folds, tables):
+        asked.append(len(tables))
+        if len(tables) > 1:
+            raise torch.cuda.OutOfMemoryError
+        return real(setup, folds, n_folds, tables)
+
+    monkeypatch.setattr(_local_search, "tuning_lengths", small)
+    (found,), _ = in_folds(few_rows(linear), [5, 7])
+    assert set(found) == {0, 2} and asked == [2, 1, 1]
 
 
 def all_of_them(columns, others, others_in_folds, margins):
@@ -470,7 +497,7 @@ def test_a_set_is_not_tried_twice(known_losses):
     adviser = FixedAdviser([2, 3], [1, 0], [3, 2], [4, 5])
     own = {"on_trial": lambda *own: tried.append(own)}
     assert with_fixed(adviser, **own)[0] == [4, 5]
-    assert [n for n, _ in tried] == [0, 1, 2]
+    assert [n for n, _ in tried] == [2]
 
 
 def test_curves_have_to_be_clearly_better(known_losses):

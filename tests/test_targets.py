@@ -111,10 +111,20 @@ def test_a_constant_target_is_centred_only():
     assert_allclose(target.tensor, torch.zeros(5, 1), atol=1e-6)
 
 
-def test_the_constant_one_of_several_targets_is_named():
+def test_the_constant_ones_of_several_targets_are_named():
     y = np.column_stack([np.arange(5.0), np.ones(5), np.zeros(5)])
-    with pytest.warns(UserWarning, match="one value only in column 1"):
+    with pytest.warns(UserWarning, match=r"one value only in columns \[1, 2\], which"):
         encode_values(y)
-    weights = np.array([0, 0, 0, 0, 1.0])  # of all rows but one, nothing is known
-    with pytest.warns(UserWarning, match="one value only in column 0"):
+    weights = np.array([0, 0, 0, 0, 1.0])
+    with pytest.warns(UserWarning, match="only where sample_weight is not 0: there is"):
         encode_values(y, weights)
+
+
+def test_values_that_are_nearly_alike_are_told_apart():
+    y = 1.7e12 + np.random.default_rng(0).normal(size=20_000)
+    target = encode_values(y)
+    deviations = y - 1.7e12
+    assert_allclose(target.scale, deviations.std())
+    assert_allclose(target.center - 1.7e12, deviations.mean(), atol=3e-4)
+    expected = (deviations - deviations.mean()) / deviations.std()
+    assert_allclose(target.tensor[:, 0], expected, atol=1e-4)

@@ -35,6 +35,8 @@ SETS = (
     "TOX-171",
 )
 KS = (10, 50)
+# Its penalty, which is for thousands of rows, leaves nothing of so few.
+LEFT_OUT = ("L1 linear",)
 FEWEST_ROWS = 4  # of a class
 
 
@@ -55,16 +57,16 @@ def load(name, data_home, seed) -> Split:
 def main():
     options = parser(__doc__)
     options.add_argument("--packages", action="store_true", help="add mRMR")
-    options.add_argument("--methods", nargs="+", help="these alone")
     options = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of models that have not converged
     results = Results("genes", "python benchmarks/genes.py")
-    methods = [*OURS, *SUPERVISED, *(["mRMR"] if options.packages else [])]
+    methods = [*OURS, *(name for name in SUPERVISED if name not in LEFT_OUT)]
+    methods += ["mRMR"] if options.packages else []
     for seed in range(1 if options.quick else options.seeds):
-        for name in SETS:
+        for name in SETS[:3] if options.quick else SETS:
             split = load(name, options.data, seed)
-            for method in options.methods or methods:
+            for method in methods:
                 for k in KS:
                     key = {"data": name, "k": k, "method": method, "seed": seed}
                     if results.has(**key):

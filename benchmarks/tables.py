@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def line_up(cells, methods, sets):
 
 
 def genes(k):
-    """The same for sets of gene expression, with the means over the sets."""
+    """The same for sets of gene expression, and what there is to say over the sets."""
     records = of(read("genes"), k=k)
     sets = unique(records, "data")
     shapes = {r["data"]: r["n_rows"] for r in records}
@@ -122,15 +123,41 @@ def genes(k):
     rows = list(line_up(cells, methods, sets))
     for row, method in zip(rows, methods, strict=True):
         own = of(records, method=method)
-        by_set = [of(own, data=data) for data in sets]
-        means = (
-            np.mean([mean_and_error(r, key)[0] for r in by_set])
-            for key in ("svm", "trees")
-        )
-        row.append(" / ".join(f"{mean:.3f}" for mean in means))
+        row += [over_the_sets(own), f"{shared_columns(own):.1f}"]
         row.append(f"{np.median([r['seconds'] for r in own]):.1f}")
     header = [f"{data} ({shapes[data]} rows)" for data in sets]
-    return markdown(["", *header, "mean", "seconds, median"], rows)
+    return markdown(["", *header, "mean", "shared", "seconds"], rows)
+
+
+def over_the_sets(records):
+    """The means over the sets of their mean scores."""
+    by_set = [of(records, data=data) for data in unique(records, "data")]
+    means = (
+        np.mean([mean_and_error(own, key)[0] for own in by_set])
+        for key in ("svm", "trees")
+    )
+    return " / ".join(f"{mean:.3f}" for mean in means)
+
+
+def shared_columns(records):
+    """How many columns the selections from two splits have in common, in the mean."""
+    shared = []
+    for data in unique(records, "data"):
+        kept = [set(r["columns"]) for r in of(records, data=data)]
+        shared.append(np.mean([len(a & b) for a, b in combinations(kept, 2)]))
+    return np.mean(shared)
+
+
+def genes_in_short():
+    """For the README: the means over the sets."""
+    records = read("genes")
+    methods = (*OURS, "F-test", "trees", "RFE linear", "mRMR", "greedy")
+    rows = [
+        [k, *(over_the_sets(of(records, k=k, method=method)) for method in methods)]
+        for k in unique(records, "k")
+    ]
+    names = [f"`{method}`" for method in OURS] + ["`SelectKBest`", *methods[3:]]
+    return markdown(["k", *names], rows)
 
 
 def downstream_seconds():
@@ -763,6 +790,7 @@ TABLES = {
     "input_noise": input_noise,
     "genes_10": partial(genes, 10),
     "genes_50": partial(genes, 50),
+    "genes_in_short": genes_in_short,
     "planted": planted,
     "speed": speed,
     "speed_cuda": speed_cuda,

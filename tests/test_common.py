@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, with no failure expected but of what folds cannot be."""
+"""scikit-learn's own checks, with no failure expected."""
 
 from functools import partial
 
@@ -38,20 +38,12 @@ _NESTED = IPCAESelector(hidden_layer_sizes=(8,), n_trials=0, random_state=0, **S
 SEARCH = IPCAESelectorCV((1, 2), estimator=_NESTED, cv=2)
 
 
-def failures_to_expect(estimator):
-    if not isinstance(estimator, IPCAESelectorCV):
-        return {}
-    name = "check_sample_weight_equivalence_on_{}_data"
-    reason = "folds part rows that are repeated, and rows of weight 0 take part"
-    return {name.format(form): reason for form in ("dense", "sparse")}
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks(
-    [*ESTIMATORS, SEARCH], expected_failed_checks=failures_to_expect
-)
+@parametrize_with_checks([*ESTIMATORS, SEARCH])
 def test_sklearn_check(estimator, check, monkeypatch):
     if "sample_weight_equivalence" in str(check):
+        if isinstance(estimator, IPCAESelectorCV):
+            pytest.skip("folds part rows that are repeated: equal by chance, or not")
         # Probabilities of decoders that were trained in float32, in sums of another
         # order, to 1e-7: more digits than there are.
         name = "assert_allclose_dense_sparse"

@@ -55,6 +55,7 @@ TOO_SLOW = ("mutual information",)
 SVM_ROWS = 10_000
 REGRESSION = ("communities_crime",)
 OTHER_K = (10, 25, 50)
+SHOWN = ("svm", "trees", "linear_mse", "nmi")
 
 
 def largest(scores, k):
@@ -234,6 +235,21 @@ def judge(split, columns, protocol, seed, regression):
     return scores
 
 
+def measure(method, protocol, split, k, seed, regression):
+    """What there is to record of a selection."""
+    seconds = -time.perf_counter()
+    columns, extra = select(method, protocol, split, k, seed, regression)
+    seconds += time.perf_counter()
+    scores = judge(split, columns, protocol, seed, regression)
+    kept = np.sort(columns).tolist()
+    return {"seconds": seconds, **scores, **extra, "columns": kept}
+
+
+def show(key, record):
+    shown = {name: round(value, 4) for name, value in record.items() if name in SHOWN}
+    print(*key.values(), f"{record['seconds']:.1f} s", shown, flush=True)
+
+
 def cases(options):
     """(k, seed, data, protocol, method), the most wanted first."""
     seeds = range(1 if options.quick else options.seeds)
@@ -275,15 +291,10 @@ def main():
         if (name, seed) not in loaded:
             loaded = {(name, seed): load_split(name, options.data, seed)}
         split = loaded[name, seed]
-        regression = name in REGRESSION
-        started = time.perf_counter()
-        columns, extra = select(method, protocol, split, k, seed, regression)
-        seconds = time.perf_counter() - started
-        scores = judge(split, columns, protocol, seed, regression)
-        kept = np.sort(columns).tolist()
-        results.add(**key, seconds=seconds, **scores, **extra, columns=kept)
-        shown = {metric: round(float(value), 4) for metric, value in scores.items()}
-        print(f"{i + 1}/{len(todo)}", *key.values(), f"{seconds:.1f} s", shown)
+        record = measure(method, protocol, split, k, seed, name in REGRESSION)
+        results.add(**key, **record)
+        print(f"{i + 1}/{len(todo)}", end=" ")
+        show(key, record)
 
 
 if __name__ == "__main__":

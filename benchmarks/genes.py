@@ -9,8 +9,8 @@ keep. ``python benchmarks/genes.py`` appends to ``results/genes.jsonl`` and goes
 where it was stopped; ``--packages`` adds mRMR of the extra ``[bench]``.
 """
 
-import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from common import Results, Split, parser
-from downstream import OURS, SUPERVISED, judge, select
+from downstream import OURS, SUPERVISED, measure, show
 
 SETS = (
     "colon",
@@ -63,23 +63,15 @@ def main():
     results = Results("genes", "python benchmarks/genes.py")
     methods = [*OURS, *(name for name in SUPERVISED if name not in LEFT_OUT)]
     methods += ["mRMR"] if options.packages else []
-    for seed in range(1 if options.quick else options.seeds):
-        for name in SETS[:3] if options.quick else SETS:
-            split = load(name, options.data, seed)
-            for method in methods:
-                for k in KS:
-                    key = {"data": name, "k": k, "method": method, "seed": seed}
-                    if results.has(**key):
-                        continue
-                    seconds = -time.perf_counter()
-                    own = method, "supervised", split, k, seed, False
-                    columns, extra = select(*own)
-                    seconds += time.perf_counter()
-                    scores = judge(split, columns, "supervised", seed, False)
-                    kept = np.sort(columns).tolist()
-                    record = {"seconds": seconds, **scores, **extra, "columns": kept}
-                    results.add(**key, n_rows=len(split.X_train), **record)
-                    print(*key.values(), f"{seconds:.1f} s", scores, flush=True)
+    sets = SETS[:3] if options.quick else SETS
+    for seed, name in product(range(1 if options.quick else options.seeds), sets):
+        split = load(name, options.data, seed)
+        for method, k in product(methods, KS):
+            key = {"data": name, "k": k, "method": method, "seed": seed}
+            if not results.has(**key):
+                record = measure(method, "supervised", split, k, seed, False)
+                results.add(**key, n_rows=len(split.X_train), **record)
+                show(key, record)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def score_table(protocol, keys, sign=1, digits=3):
 
 
 def best_in_bold(records, sets, keys, sign=1, digits=3):
-    """Cells by method, data and key, and the methods, ours first."""
+    """The scores of each method and data set, and the methods, ours first."""
     methods = unique(records, "method")
     cells = {}
     for data in sets:
@@ -109,6 +109,7 @@ def best_in_bold(records, sets, keys, sign=1, digits=3):
 
 
 def line_up(cells, methods, sets):
+    """A row of cells for each method."""
     for method in methods:
         name = f"`{method}`" if method in OURS else method
         yield [name, *(" / ".join(cells[method, data]) for data in sets)]
@@ -118,14 +119,14 @@ def genes(k):
     """The same for sets of gene expression, and what there is to say over the sets."""
     records = of(read("genes"), k=k)
     sets = unique(records, "data")
-    shapes = {r["data"]: r["n_rows"] for r in records}
+    n_rows = {r["data"]: r["n_rows"] for r in records}
     cells, methods = best_in_bold(records, sets, ("svm", "trees"))
     rows = list(line_up(cells, methods, sets))
     for row, method in zip(rows, methods, strict=True):
         own = of(records, method=method)
         row += [over_the_sets(own), f"{shared_columns(own):.1f}"]
         row.append(f"{np.median([r['seconds'] for r in own]):.1f}")
-    header = [f"{data} ({shapes[data]} rows)" for data in sets]
+    header = [f"{data} ({n_rows[data]} rows)" for data in sets]
     return markdown(["", *header, "mean", "shared", "seconds"], rows)
 
 

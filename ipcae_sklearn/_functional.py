@@ -381,7 +381,7 @@ def distinct_argmax(log_probs: Tensor) -> np.ndarray:
     ndarray of shape (k,), dtype int64
     """
     k = log_probs.shape[0]
-    columns = log_probs.argmax(-1).cpu().numpy()
+    columns = _argmax(log_probs)
     if len(np.unique(columns)) == k:
         return columns
     # k - 1 other rows can take at most k - 1 of a row's k best columns, so the best

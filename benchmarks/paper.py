@@ -103,8 +103,8 @@ class LogitMoves:
 class Watched:
     """A selector that notes how far its logits move."""
 
-    def _make_model(self, problem, runs, n_rows, start):
-        model = super()._make_model(problem, runs, n_rows, start)
+    def _make_model(self, *args):
+        model = super()._make_model(*args)
         self.moves = LogitMoves(model.logits)
         return model
 
@@ -149,9 +149,9 @@ class FixedEmbedding(IPCAE):
 class GivenColumns(CAE):
     """The same decoder, trained in the same way on ``columns``, which stay."""
 
-    def _make_model(self, problem, runs, n_rows, start):
+    def _make_model(self, problem, runs, n_rows, start, candidates):
         start = [np.searchsorted(problem.columns, self.columns)]
-        return super()._make_model(problem, runs, n_rows, start)
+        return super()._make_model(problem, runs, n_rows, start, candidates)
 
     def _make_logits(self, k, n_features, generators, start):
         # So far ahead that no noise, at any temperature, picks another column.

@@ -146,6 +146,15 @@ class GreedyAdviser:
         own = columns, k, self._look_for_target, self._target_of
         return self._greedy(runs, *own, n_swap_passes=n_swap_passes, alpha=alpha)
 
+    def candidates(self, n: int, columns=None) -> list[np.ndarray]:
+        """For each run those n columns, in order, that tell most of the target by
+        themselves; given ones are among them.
+        """
+        k, look = [n] * len(self.runs.k), self._look_for_target
+        columns = columns or _nothing(k)
+        found = self._best_alone(columns, k, look, _scores, self._target_of)
+        return [np.sort(own) for own in found]
+
     def find_fallbacks(self) -> None:
         """Find columns from the beginning, an alternative from then on."""
         k = self.runs.k

@@ -168,7 +168,8 @@ def select(
 
     Parameters
     ----------
-    X : Tensor of shape (b, p)
+    X : Tensor of shape (b, p) or (r, b, p)
+        The same rows for all runs, or each run's own.
     logits : Tensor of shape (r, k, p)
     gumbel : Tensor of shape (r, k, p) or (r, b, k, p)
         One draw for the whole batch, or one for each of its rows.
@@ -198,36 +199,40 @@ def select(
     chosen = (logits + gumbel).argmax(-1) if hard else None
     # M is left times the sums of its rows: a pass over (r, k, p) less.
     E, total = _exponentials(logits, gumbel, temperature, out)
-    E, total = E.view(r * k, -1), total.view(r * k, 1)
-    relaxed = (E @ X.T).div_(total)  # (rk, b)
-    selected = relaxed.view(r, k, -1).mT if chosen is None else _winners(X, chosen)
+    relaxed = (E @ X.mT).div_(total)  # (r, k, b)
+    selected = relaxed.mT if chosen is None else _winners(X, chosen)
 
     def pullback(grad):
         nonlocal E
         own, E = E, None  # once: where it is large the gradient takes its place
-        grad = grad.mT.reshape(r * k, -1) / (total * temperature)
+        grad = grad.mT / (total * temperature)
         # dM = gradᵀ X, then through the softmax: M (dM - sum_j M dM) / τ. The sum
         # over p columns equals one over b rows, of grad times the relaxed features.
         inner = torch.linalg.vecdot(grad, relaxed).unsqueeze(-1)
+        if X.dim() == 2:  # one product for all runs
+            own, grad, inner = (A.reshape(r * k, -1) for A in (own, grad, inner))
         return _through_softmax(own, grad, X, inner).view(r, k, -1)
 
     return selected, pullback
 
 
 def _winners(X: Tensor, chosen: Tensor) -> Tensor:
-    return X[:, chosen].transpose(0, 1)  # (b, r, k) -> (r, b, k)
+    if X.dim() == 2:
+        return X[:, chosen].transpose(0, 1)  # (b, r, k) -> (r, b, k)
+    return X.gather(-1, chosen.unsqueeze(1).expand(-1, X.shape[1], -1))
 
 
 def _through_softmax(E, grad, X, inner) -> Tensor:
     """E (grad X - inner), which takes the place of E where that is large."""
     floor = grad.new_full((), _GRADIENT_FLOOR)
+    add_product = torch.addmm if X.dim() == 2 else torch.baddbmm
     if not _is_large(E):
-        dz = torch.addmm(inner, grad, X, beta=-1)
+        dz = add_product(inner, grad, X, beta=-1)
         return torch.addcmul(floor, E, dz, out=dz)
     # In place: new arrays of this size cost more than the arithmetic.
     width = _width(E)
     for own, own_X in zip(E.split(width, -1), X.split(width, -1), strict=True):
-        dz = torch.addmm(inner, grad, own_X, beta=-1)
+        dz = add_product(inner, grad, own_X, beta=-1)
         torch.addcmul(floor, own, dz, out=own)
     return E
 
@@ -252,7 +257,7 @@ def _select_per_row(X, gumbel, temperature, hard, logits):
     if hard:
         one_hot = F.one_hot(perturbed.argmax(-1), M.shape[-1]).to(M.dtype)
         M = one_hot + (M - M.detach())
-    return torch.einsum("bp,rbkp->rbk", X, M)
+    return torch.einsum("...bp,...bkp->...bk", X, M)
 
 
 def generalized_jsd(logits: Tensor, row_mask: Tensor | None = None) -> Tensor:

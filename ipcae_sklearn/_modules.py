@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -557,15 +558,19 @@ class ConcreteAutoencoder(nn.Module):
     decoder : MLPDecoder or CustomDecoder
     k : sequence of r ints
         Features that each run selects; the rows beyond them are spare.
+    candidates : int Tensor of shape (r, p), optional
+        Numbers of the columns that each run's logits are of. By default 0, 1, ...
     """
 
     row_mask: Tensor
+    candidates: Tensor | None
 
-    def __init__(self, logits, decoder, k: Sequence[int]):
+    def __init__(self, logits, decoder, k: Sequence[int], candidates=None):
         super().__init__()
         self.logits = logits
         self.decoder = decoder
         self.k = list(k)
+        self.register_buffer("candidates", candidates, persistent=False)
         # States of the decoders as they were made, for others to begin with.
         self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
@@ -576,6 +581,20 @@ class ConcreteAutoencoder(nn.Module):
         other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
         other.untrained = self.untrained * times
         return other.to(self.row_mask.device).train()
+
+    def columns_at(self, i: int, places: np.ndarray) -> np.ndarray:
+        """Numbers of the columns at some places of the logits of run i."""
+        if self.candidates is None:
+            return places
+        return self.candidates[i].cpu().numpy()[places]
+
+    def over_all_columns(self, i: int, values: np.ndarray, p: int) -> np.ndarray:
+        """Values (k, m) at the m places of run i as those of p columns, else 0."""
+        if self.candidates is None:
+            return values
+        every = np.zeros((len(values), p), dtype=values.dtype)
+        every[:, self.candidates[i].cpu().numpy()] = values
+        return every
 
     def forget(self, runs: Iterable[int]) -> None:
         """Give the decoders of some runs the states that they were made with."""

@@ -92,6 +92,9 @@ _SWAP_PASSES, _PERTURBATIONS = 3, 20
 # Where there are too few rows to hold some out, selected features are hidden from the
 # decoder at random: at most this share, and so that this many are left in the mean.
 _MOST_DROPOUT, _LEFT_IN = 0.8, 10
+# With a target the search chooses there among so many columns that tell most of it by
+# themselves. Of more columns it would see chance alone.
+_CANDIDATES = 1000
 # How scikit-learn checks X; that values are finite is checked here, by column.
 _VALIDATION = {"accept_sparse": "csr", "ensure_all_finite": False}
 # How far a row that starts at a greedy column is ahead of all others together.
@@ -626,12 +629,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
-            model = self._untrained(problem, task, adviser, everything is not None)
+            model = self._untrained(problem, task, adviser, few, everything is not None)
             dropout = tuple(self._resolve_dropout(n, few) for n in model.k)
 
             def untrained(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
-                return self._untrained(problem, task, adviser).to(device)
+                return self._untrained(problem, task, adviser, few).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
             setup = Setup(
@@ -667,18 +670,36 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return "warm_start"
         return "tuning_iter" if self.tuning_iter == 0 else ""
 
-    def _untrained(self, problem, task, adviser, takes_all: bool = False):
+    def _untrained(self, problem, task, adviser, few: bool, takes_all: bool = False):
         """A model of the adviser's runs as it is before the search, if there is one."""
         runs, p = adviser.runs, len(problem.columns)
         n_rows = runs.k if takes_all else [self._n_rows(k, p, task) for k in runs.k]
         start: list = [None] * len(runs.k)
         if adviser.fallbacks:
             start = adviser.complete(adviser.fallbacks[0], n_rows)
-        return self._make_model(problem, runs, n_rows, start)
+        candidates = None
+        if few and self._screens(max(n_rows), p):
+            found = adviser.candidates(
+                _CANDIDATES, start if adviser.fallbacks else None
+            )
+            if adviser.fallbacks:
+                start = list(map(np.searchsorted, found, start))
+            candidates = torch.from_numpy(np.stack(found))
+        return self._make_model(problem, runs, n_rows, start, candidates)
 
-    def _make_model(self, problem, runs, n_rows, start) -> ConcreteAutoencoder:
+    def _screens(self, n_rows: int, n_features: int) -> bool:
+        """Whether n_rows rows search among some of the columns, where rows of X are
+        few.
+        """
+        # A later tuning and local search make good what that leaves out.
+        return 2 * n_rows <= _CANDIDATES < n_features and not self._no_surplus()
+
+    def _make_model(
+        self, problem, runs, n_rows, start, candidates
+    ) -> ConcreteAutoencoder:
         generators = [torch.Generator().manual_seed(seed) for seed in runs.seeds]
-        logits = self._make_logits(n_rows, len(problem.columns), generators, start)
+        p = len(problem.columns) if candidates is None else candidates.shape[1]
+        logits = self._make_logits(n_rows, p, generators, start)
         decoder = make_decoder(
             self.decoder,
             n_rows,
@@ -686,7 +707,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             problem.decoder_target.n_outputs,
             generators,
         )
-        model = ConcreteAutoencoder(logits, decoder, n_rows)
+        model = ConcreteAutoencoder(logits, decoder, n_rows, candidates)
         if self.warm_start and self.__sklearn_is_fitted__() and runs.first == 0:
             self._load_state(model, problem)
         return model

@@ -325,6 +325,8 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     """
     model, batches, options = setup.model, setup.batches, setup.options
     device = setup.device
+    if model.candidates is not None:
+        batches = batches.select(model.candidates)
     draws = SearchDraws(model.k, options, seeds, batches.seed, device)
     optimizer = AdamW(model, options)
     n_steps = options.max_iter * batches.n_train_batches
@@ -352,8 +354,9 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         space = None
         for i, batch in enumerate(batches.train(epoch)):
             if i == 0:  # of this epoch: in between, others need as much
-                space = workspace(*model.row_mask.shape, *batch[0].shape[1:], device)
-            drawn = draws(*batch[0].shape)
+                n_features = batch[0].shape[-1]
+                space = workspace(*model.row_mask.shape, n_features, device)
+            drawn = draws(*batch[0].shape[-2:])
             yield one_step(*batch, *drawn, temperature(first + i), space)
 
     for epoch in range(options.max_iter):
@@ -375,7 +378,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         n_same, last_preferred = np.where(same, n_same + 1, 0), preferred
         distinct = description["unique_fraction"] == 1
         settled = sure & (distinct | (n_same >= patience))
-        selection = cache(partial(_selection, logits, model.k, preferred))
+        selection = cache(partial(_selection, model, logits, preferred))
         columns = None
         if batches.has_validation:
             every = range(len(model.k))
@@ -470,9 +473,11 @@ def _description_of_tuning(model) -> dict[str, np.ndarray]:
 
 def _distinct(setup: Setup, adviser, seeds):
     """The columns that the rows prefer and, for rows that share one, others."""
-    logits = setup.model.logits().detach()
-    claims = [_claims(logits[i, :k]) for i, k in enumerate(setup.model.k)]
-    columns, kept = zip(*claims, strict=True)
+    model = setup.model
+    logits = model.logits().detach()
+    claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
+    places, kept = zip(*claims, strict=True)
+    columns = [model.columns_at(i, own) for i, own in enumerate(places)]
     if adviser.asks_decoder and not setup.batches.has_validation:
         return stand_ins(setup, columns, kept, adviser, seeds)
     return with_replaced(columns, kept, adviser.complete)
@@ -498,7 +503,10 @@ def _drop_surplus(setup: Setup, keeper, k) -> None:
     keeper.restore()
     with torch.no_grad():
         preferred = model.logits().argmax(-1).cpu().numpy()
-    preferred = [own[:n] for own, n in zip(preferred, model.k, strict=True)]
+    preferred = [
+        model.columns_at(i, own[:n])
+        for i, (own, n) in enumerate(zip(preferred, model.k, strict=True))
+    ]
     columns = [kept.selection.columns for kept in keeper.kept]
     sizes = [np.geomspace(*ends, _ROUNDS + 1) for ends in zip(model.k, k, strict=True)]
     n_tuning = setup.options.tuning_iter * setup.batches.n_train_batches
@@ -523,12 +531,14 @@ def _drop_surplus(setup: Setup, keeper, k) -> None:
 @torch.no_grad()
 def _with_findings(setup: Setup, results) -> list[RunResult]:
     """Add to each result what its probabilities and its columns' importances are."""
+    model = setup.model
     columns = [result.selection.columns for result in results]
     added = importances(setup, columns)
-    probabilities = torch.softmax(setup.model.logits(), -1).cpu().numpy()
-    for i, (result, k) in enumerate(zip(results, setup.model.k, strict=True)):
+    probabilities = torch.softmax(model.logits(), -1).cpu().numpy()
+    p = setup.batches.n_features
+    for i, (result, k) in enumerate(zip(results, model.k, strict=True)):
         result.importances = added[i, :k]
-        result.probabilities = probabilities[i, :k]
+        result.probabilities = model.over_all_columns(i, probabilities[i, :k], p)
     return results
 
 
@@ -573,7 +583,7 @@ def _relaxed(setup: Setup, X, gumbel, uniform, temperature, space, rows):
     """
     model, options = setup.model, setup.options
     if space is not None and rows is not None:
-        size = *rows.shape, X.shape[1]
+        size = *rows.shape, X.shape[-1]
         space = space.flatten()[: math.prod(size)].view(size)
     logits, pullback_of_logits = model.logits.with_pullback(space, rows)
     hard = options.gradient == "straight_through"
@@ -624,10 +634,10 @@ def _describe(logits: Tensor, row_mask: Tensor):
     return description, sure, columns
 
 
-def _selection(logits: Tensor, k: Sequence[int], preferred, i: int) -> Selection:
+def _selection(model, logits: Tensor, preferred, i: int) -> Selection:
     """The distinct columns of run i."""
-    own = preferred[i, : k[i]]
+    own = preferred[i, : model.k[i]]
     n_unique = len(np.unique(own))
     if n_unique < len(own):
-        own = distinct_argmax(torch.log_softmax(logits[i, : k[i]], -1))
-    return Selection(own, n_unique)
+        own = distinct_argmax(torch.log_softmax(logits[i, : model.k[i]], -1))
+    return Selection(model.columns_at(i, own), n_unique)

@@ -183,6 +183,31 @@ def test_select_passes_gradcheck(r, monkeypatch):
     assert torch.autograd.gradcheck(lambda z: select(X, z, gumbel, 0.7), logits)
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["relaxed", "hard", "gumbel_rao", "per row"])
+def test_select_of_each_runs_own_rows_is_that_of_each_run(request, kind, large):
+    if large:
+        request.getfixturevalue("small_parts")
+    _, logits, gumbel, cotangent = problem()
+    X = normal(*cotangent.shape[:2], logits.shape[-1], seed=5)  # (r, b, p)
+    options = {"hard": True} if kind == "hard" else {}
+    if kind == "gumbel_rao":
+        options["uniform"] = uniform(4, *logits.shape, seed=6)
+    if kind == "per row":
+        size = gumbel.shape[0], X.shape[1], *gumbel.shape[1:]
+        gumbel = sample_gumbel(size, generator=generator(7), dtype=torch.float64)
+    output = select(X, logits, gumbel, 0.5, **options)
+    grad = gradient(output, logits, cotangent)
+    for i in range(len(X)):
+        own = slice(i, i + 1)
+        if kind == "gumbel_rao":
+            options["uniform"] = uniform(4, *logits.shape, seed=6)[:, own]
+        alone = select(X[i], logits[own], gumbel[own], 0.5, **options)
+        torch.testing.assert_close(output[own], alone, rtol=1e-12, atol=1e-14)
+        expected = gradient(alone, logits, cotangent[own])[own]
+        torch.testing.assert_close(grad[own], expected, rtol=1e-10, atol=1e-13)
+
+
 def test_select_gradient_does_not_vanish_in_the_tails():
     # Adam squares the gradient: what is far below a row's winner must stay a number
     # whose square is normal in float32.

@@ -718,10 +718,12 @@ def found_in_folds(monkeypatch, selector, X, y):
 
 
 @both
+@pytest.mark.parametrize("n_candidates", [1000, 15])  # of 40 columns
 @pytest.mark.parametrize("init", ["random", "greedy"])
 def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
-    monkeypatch, Selector, init
+    monkeypatch, Selector, init, n_candidates
 ):
+    monkeypatch.setattr(_selectors, "_CANDIDATES", n_candidates)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
     selector = longer(Selector, init=init)
@@ -762,6 +764,45 @@ def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
     assert repeats(n_trials=0) == repeats(tuning_iter=0) == []
     assert repeats(warm_start=True) == repeats(validation_fraction=0.2) == []
     assert repeats(n=600, validation_fraction=0.0) == []
+
+
+@both
+@pytest.mark.parametrize("init", ["random", "greedy"])
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_few_rows_choose_among_columns_that_tell_something_alone(
+    monkeypatch, Selector, task, init
+):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 60))
+    y = X[:, 7] - X[:, 33] + 0.1 * rng.normal(size=120)
+    if task == "classification":
+        y = y > 0
+    monkeypatch.setattr(_selectors, "_CANDIDATES", 20)
+    parameters = {"k": 2, "max_iter": 40, "tuning_iter": 5, "n_surplus": 2}
+    selector = quick(Selector, init=init, **parameters).fit(X, y)
+    told = np.abs(np.corrcoef(X.T, y)[-1, :-1])
+    chosen_among = np.flatnonzero(selector.probabilities_.any(axis=0))
+    assert len(chosen_among) == 20 and {7, 33} <= set(chosen_among)
+    if init == "random":
+        assert set(chosen_among) == set(np.argsort(-told)[:20])
+    assert_array_equal(selector.selected_indices_, [7, 33])
+    assert (selector.ranking_[chosen_among] <= 20).all()
+
+
+def test_when_all_columns_take_part_in_the_search(monkeypatch):
+    monkeypatch.setattr(_selectors, "_CANDIDATES", 10)
+
+    def take_part(n=120, task="classification", p=20, **parameters):
+        own = {"max_iter": 2, "n_surplus": 0} | parameters
+        selector = quick(IPCAESelector, **own).fit(*make_data(task, n=n, p=p))
+        return np.count_nonzero(selector.probabilities_.any(axis=0))
+
+    assert take_part() == take_part(task="regression") == take_part(k=5) == 10
+    assert take_part(p=10) == 10
+    assert take_part(task="reconstruction") == take_part(n=600) == 20
+    assert take_part(k=6) == take_part(n_surplus=5) == 20  # rows need some to choose
+    assert take_part(tuning_iter=0) == take_part(warm_start=True) == 20
+    assert take_part(validation_fraction=0.2) == 20
 
 
 def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):

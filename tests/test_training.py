@@ -548,6 +548,56 @@ def test_a_run_that_stopped_is_the_same_in_company():
 # Weights
 
 
+def test_a_search_among_some_columns_is_that_in_a_table_of_these():
+    candidates = np.array([[0, 1, 4, 6, 7], [1, 2, 3, 4, 6]])
+    weights = torch.ones(2, 200)
+    weights[0, 60:90] = weights[1, :30] = 0
+
+    def model(runs, p, candidates=None):
+        generators = [torch.Generator().manual_seed(i) for i in runs]
+        own = [3] * len(runs), p, generators
+        logits = DirectLogits(*own, start=[None] * len(runs), start_logit=5.0)
+        decoder = MLPDecoder([3] * len(runs), (16,), 2, generators)
+        return ConcreteAutoencoder(logits, decoder, [3] * len(runs), candidates)
+
+    batches = make_batches(validation=0, weights=weights)
+    both = fit(
+        model=model(range(2), 5, torch.from_numpy(candidates)),
+        batches=batches,
+        seeds=[11, 12],
+    )
+    X, Y = planted()
+    for i, found in enumerate(both):
+        own = candidates[i]
+        rows = Rows(X[:, own], np.arange(5), np.zeros(5), np.ones(5), CPU)
+        index = torch.arange(200)
+        table = TrainingBatches(
+            rows,
+            Y,
+            index,
+            index[:0],
+            weights=weights[[i]],
+            validation_weights=None,
+            batch_size=50,
+            seed=7,
+        )
+        # All of them, so that each run gets rows of its own here, too.
+        every = torch.arange(5).unsqueeze(0)
+        (alone,) = fit(model=model([i], 5, every), batches=table, seeds=[11 + i])
+        assert set(found.selection.columns) == PLANTED
+        np.testing.assert_array_equal(
+            found.selection.columns, own[alone.selection.columns]
+        )
+        assert found.probabilities.shape == (3, P)
+        np.testing.assert_allclose(
+            found.probabilities[:, own], alone.probabilities, atol=1e-5
+        )
+        assert (found.probabilities > 0).any(0).sum() == 5
+        np.testing.assert_allclose(
+            found.history["train_loss"], alone.history["train_loss"], rtol=1e-3
+        )
+
+
 def test_rows_of_weight_zero_do_not_count():
     # Full batch: batches of other sizes would take other steps.
     options = replace(SHORT, noise="batch")

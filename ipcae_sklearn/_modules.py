@@ -12,7 +12,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -581,20 +580,6 @@ class ConcreteAutoencoder(nn.Module):
         other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
         other.untrained = self.untrained * times
         return other.to(self.row_mask.device).train()
-
-    def columns_at(self, i: int, places: np.ndarray) -> np.ndarray:
-        """Numbers of the columns at some places of the logits of run i."""
-        if self.candidates is None:
-            return places
-        return self.candidates[i].cpu().numpy()[places]
-
-    def over_all_columns(self, i: int, values: np.ndarray, p: int) -> np.ndarray:
-        """Values (k, m) at the m places of run i as those of p columns, else 0."""
-        if self.candidates is None:
-            return values
-        every = np.zeros((len(values), p), dtype=values.dtype)
-        every[:, self.candidates[i].cpu().numpy()] = values
-        return every
 
     def forget(self, runs: Iterable[int]) -> None:
         """Give the decoders of some runs the states that they were made with."""

@@ -92,9 +92,10 @@ _SWAP_PASSES, _PERTURBATIONS = 3, 20
 # Where there are too few rows to hold some out, selected features are hidden from the
 # decoder at random: at most this share, and so that this many are left in the mean.
 _MOST_DROPOUT, _LEFT_IN = 0.8, 10
-# With a target the search chooses there among so many columns that tell most of it by
-# themselves. Of more columns it would see chance alone.
-_CANDIDATES = 1000
+# With a target the search chooses among so many columns that tell most of it by
+# themselves: where rows are too few to hold some out, and up to as many rows as above.
+# Among more columns it would see chance alone.
+_CANDIDATES_OF_FEW, _CANDIDATES = 1000, 8192
 # How scikit-learn checks X; that values are finite is checked here, by column.
 _VALIDATION = {"accept_sparse": "csr", "ensure_all_finite": False}
 # How far a row that starts at a greedy column is ahead of all others together.
@@ -629,12 +630,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
-            model = self._untrained(problem, task, adviser, few, everything is not None)
+            n_candidates = None
+            if by_target and not self._no_surplus():
+                n_candidates = _CANDIDATES_OF_FEW if few else _CANDIDATES
+            takes_all = everything is not None
+            model = self._untrained(problem, task, adviser, n_candidates, takes_all)
             dropout = tuple(self._resolve_dropout(n, few) for n in model.k)
 
             def untrained(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
-                return self._untrained(problem, task, adviser, few).to(device)
+                return self._untrained(problem, task, adviser, n_candidates).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
             setup = Setup(
@@ -670,29 +675,23 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return "warm_start"
         return "tuning_iter" if self.tuning_iter == 0 else ""
 
-    def _untrained(self, problem, task, adviser, few: bool, takes_all: bool = False):
-        """A model of the adviser's runs as it is before the search, if there is one."""
+    def _untrained(self, problem, task, adviser, n_candidates, takes_all=False):
+        """A model of the adviser's runs as it is before the search, if there is one,
+        among so many columns at most, if that is not None.
+        """
         runs, p = adviser.runs, len(problem.columns)
         n_rows = runs.k if takes_all else [self._n_rows(k, p, task) for k in runs.k]
         start: list = [None] * len(runs.k)
         if adviser.fallbacks:
             start = adviser.complete(adviser.fallbacks[0], n_rows)
         candidates = None
-        if few and self._screens(max(n_rows), p):
-            found = adviser.candidates(
-                _CANDIDATES, start if adviser.fallbacks else None
-            )
+        if n_candidates and 2 * max(n_rows) <= n_candidates < p:
+            known = start if adviser.fallbacks else None
+            found = adviser.candidates(n_candidates, known)
             if adviser.fallbacks:
                 start = list(map(np.searchsorted, found, start))
             candidates = torch.from_numpy(np.stack(found))
         return self._make_model(problem, runs, n_rows, start, candidates)
-
-    def _screens(self, n_rows: int, n_features: int) -> bool:
-        """Whether n_rows rows search among some of the columns, where rows of X are
-        few.
-        """
-        # A later tuning and local search make good what that leaves out.
-        return 2 * n_rows <= _CANDIDATES < n_features and not self._no_surplus()
 
     def _make_model(
         self, problem, runs, n_rows, start, candidates

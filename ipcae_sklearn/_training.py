@@ -477,7 +477,7 @@ def _distinct(setup: Setup, adviser, seeds):
     logits = model.logits().detach()
     claims = [_claims(logits[i, :k]) for i, k in enumerate(model.k)]
     places, kept = zip(*claims, strict=True)
-    columns = [model.columns_at(i, own) for i, own in enumerate(places)]
+    columns = [_columns_at(model, i, own) for i, own in enumerate(places)]
     if adviser.asks_decoder and not setup.batches.has_validation:
         return stand_ins(setup, columns, kept, adviser, seeds)
     return with_replaced(columns, kept, adviser.complete)
@@ -504,7 +504,7 @@ def _drop_surplus(setup: Setup, keeper, k) -> None:
     with torch.no_grad():
         preferred = model.logits().argmax(-1).cpu().numpy()
     preferred = [
-        model.columns_at(i, own[:n])
+        _columns_at(model, i, own[:n])
         for i, (own, n) in enumerate(zip(preferred, model.k, strict=True))
     ]
     columns = [kept.selection.columns for kept in keeper.kept]
@@ -538,7 +538,7 @@ def _with_findings(setup: Setup, results) -> list[RunResult]:
     p = setup.batches.n_features
     for i, (result, k) in enumerate(zip(results, model.k, strict=True)):
         result.importances = added[i, :k]
-        result.probabilities = model.over_all_columns(i, probabilities[i, :k], p)
+        result.probabilities = _of_all_columns(model, i, probabilities[i, :k], p)
     return results
 
 
@@ -634,10 +634,26 @@ def _describe(logits: Tensor, row_mask: Tensor):
     return description, sure, columns
 
 
+def _columns_at(model, i: int, places: np.ndarray) -> np.ndarray:
+    """Numbers of the columns at some places of the logits of run i."""
+    if model.candidates is None:
+        return places
+    return model.candidates[i].cpu().numpy()[places]
+
+
+def _of_all_columns(model, i: int, values: np.ndarray, p: int) -> np.ndarray:
+    """Values (k, m) at the places of the logits of run i as (k, p), 0 elsewhere."""
+    if model.candidates is None:
+        return values
+    every = np.zeros((len(values), p), dtype=values.dtype)
+    every[:, model.candidates[i].cpu().numpy()] = values
+    return every
+
+
 def _selection(model, logits: Tensor, preferred, i: int) -> Selection:
     """The distinct columns of run i."""
     own = preferred[i, : model.k[i]]
     n_unique = len(np.unique(own))
     if n_unique < len(own):
         own = distinct_argmax(torch.log_softmax(logits[i, : model.k[i]], -1))
-    return Selection(model.columns_at(i, own), n_unique)
+    return Selection(_columns_at(model, i, own), n_unique)

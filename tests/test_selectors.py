@@ -723,7 +723,7 @@ def found_in_folds(monkeypatch, selector, X, y):
 def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     monkeypatch, Selector, init, n_candidates
 ):
-    monkeypatch.setattr(_selectors, "_CANDIDATES", n_candidates)
+    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", n_candidates)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
     selector = longer(Selector, init=init)
@@ -777,7 +777,7 @@ def test_few_rows_choose_among_columns_that_tell_something_alone(
     y = X[:, 7] - X[:, 33] + 0.1 * rng.normal(size=120)
     if task == "classification":
         y = y > 0
-    monkeypatch.setattr(_selectors, "_CANDIDATES", 20)
+    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", 20)
     parameters = {"k": 2, "max_iter": 40, "tuning_iter": 5, "n_surplus": 2}
     selector = quick(Selector, init=init, **parameters).fit(X, y)
     told = np.abs(np.corrcoef(X.T, y)[-1, :-1])
@@ -790,7 +790,9 @@ def test_few_rows_choose_among_columns_that_tell_something_alone(
 
 
 def test_when_all_columns_take_part_in_the_search(monkeypatch):
-    monkeypatch.setattr(_selectors, "_CANDIDATES", 10)
+    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", 10)
+    monkeypatch.setattr(_selectors, "_CANDIDATES", 15)
+    monkeypatch.setattr(_selectors, "_ROWS_TO_EXPLAIN_ALL", 800)
 
     def take_part(n=120, task="classification", p=20, **parameters):
         own = {"max_iter": 2, "n_surplus": 0} | parameters
@@ -799,10 +801,11 @@ def test_when_all_columns_take_part_in_the_search(monkeypatch):
 
     assert take_part() == take_part(task="regression") == take_part(k=5) == 10
     assert take_part(p=10) == 10
-    assert take_part(task="reconstruction") == take_part(n=600) == 20
+    assert take_part(n=600) == take_part(validation_fraction=0.2) == 15
+    assert take_part(n=1000) == 20  # of which 850 are trained on
+    assert take_part(task="reconstruction") == 20
     assert take_part(k=6) == take_part(n_surplus=5) == 20  # rows need some to choose
     assert take_part(tuning_iter=0) == take_part(warm_start=True) == 20
-    assert take_part(validation_fraction=0.2) == 20
 
 
 def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):

@@ -151,7 +151,7 @@ class GivenColumns(CAE):
 
     def _make_model(self, problem, runs, n_rows, start, candidates):
         start = [np.searchsorted(problem.columns, self.columns)]
-        return super()._make_model(problem, runs, n_rows, start, candidates)
+        return super()._make_model(problem, runs, n_rows, start, None)
 
     def _make_logits(self, k, n_features, generators, start):
         # So far ahead that no noise, at any temperature, picks another column.

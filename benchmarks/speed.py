@@ -27,7 +27,10 @@ from ipcae_sklearn._modules import ConcreteAutoencoder, MLPDecoder
 from ipcae_sklearn._noise import SearchDraws
 from ipcae_sklearn._training import _search_step
 
-# Shapes of the cases. The rates are zero: a decoder that had learned its one batch by
+# With a target and few rows features are hidden, and a part of the columns takes part.
+OF_FEW_ROWS = {"hidden": 0.8, "among": 1000}
+# Shapes of the cases. "By default" is where there are fewer than 500 rows, of the last
+# fewer than 2,000. The rates are zero: a decoder that had learned its one batch by
 # heart would have gradients of subnormal numbers, with which a processor is slow.
 CASES = {
     "coil20": {"p": 1024, "b": 16, "outputs": None},
@@ -35,36 +38,42 @@ CASES = {
     "mnist": {"p": 784, "b": 256, "outputs": 10},
     "arcene": {"p": 10_000, "b": 16, "outputs": 2},
     "arcene, 4 of 5 hidden": {"p": 10_000, "b": 16, "outputs": 2, "hidden": 0.8},
+    "arcene, by default": {"p": 10_000, "b": 16, "outputs": 2, **OF_FEW_ROWS},
     "dexter": {"p": 20_000, "b": 16, "outputs": 2},
     "dexter, 4 of 5 hidden": {"p": 20_000, "b": 16, "outputs": 2, "hidden": 0.8},
+    "dexter, by default": {"p": 20_000, "b": 16, "outputs": 2, **OF_FEW_ROWS},
     "p=100,000": {"p": 100_000, "b": 64, "outputs": 2},
     "p=1,000,000": {"p": 1_000_000, "b": 64, "outputs": 2},
+    "p=1,000,000, by default": {"p": 1_000_000, "b": 64, "outputs": 2, "among": 8192},
 }
 K = 50
 
 
-def our_step(selector, p, b, outputs, device, hidden=0.0):
+def our_step(selector, p, b, outputs, device, hidden=0.0, among=None):
     """A function that takes one step of the search, in the middle of it, with a share
-    of the selected features hidden (by default of few rows with a target .8).
+    of the selected features hidden and among some of the columns, if not all.
     """
     task = "reconstruction" if outputs is None else "classification"
     options = selector._training_options(10_000, task)
     rates = {"learning_rate": 0.0, "selector_learning_rate": 0.0}
     options = replace(options, dropout=(hidden,), **rates)
     generators = [torch.Generator().manual_seed(0)]
-    logits = selector._make_logits([K], p, generators, [None])
+    X, target, loss = batch(p, b, outputs, device)
+    if among is not None:  # each run has rows of its own
+        X, target = X[:, :among].contiguous().unsqueeze(0), target.unsqueeze(0)
+    p_searched = X.shape[-1]
+    logits = selector._make_logits([K], p_searched, generators, [None])
     decoder = MLPDecoder([K], (200,), outputs or p, generators)
     model = ConcreteAutoencoder(logits, decoder, [K]).to(device)
-    X, target, loss = batch(p, b, outputs, device)
     draws = SearchDraws([K], options, [0], 0, device)
-    space = functional.workspace(1, K, p, device)
+    space = functional.workspace(1, K, p_searched, device)
     setup = Setup(model, None, loss, options)  # one batch for all steps
     own = partial(_search_step, setup, AdamW(model, options))
     own = replayed(own, device, recordable=True)
 
     @torch.no_grad()
     def step():
-        own(X, target, None, *draws(b, p), 0.5, space)
+        own(X, target, None, *draws(b, p_searched), 0.5, space)
 
     return step
 
@@ -127,17 +136,18 @@ def matrix_rate(device):
     return 2 * size**3 / np.median(times)
 
 
-def operations(cls, p, b, hidden=0.0):
+def operations(cls, p, b, hidden=0.0, among=None):
     """Operations of the selector's matrix products in a step, forward and backward."""
+    p = among or p
     a_row = 2 * 2 * b * p
     if cls is IPCAESelector:
         a_row += 3 * 2 * cls(K).embedding_dim * p
     return (1 - hidden) * K * a_row
 
 
-def measure(cls, p, b, outputs, rounds, device, hidden=0.0):
+def measure(cls, p, b, outputs, rounds, device, hidden=0.0, among=None):
     own = p, b, outputs, device
-    steps = [our_step(cls(K), *own, hidden), floor_step(*own)]
+    steps = [our_step(cls(K), *own, hidden, among), floor_step(*own)]
     if device.type == "cuda":
         own = floor_step(p, b, outputs, device)
         steps.append(replayed(own, device, recordable=True))
@@ -176,8 +186,8 @@ def main():
             figures = measure(cls, **case, rounds=rounds, device=device)
             passes = figures["selector_ms"] / 1e3 * bytes_a_second / (4 * K * case["p"])
             figures |= {"passes": passes, "bandwidth_gb": bytes_a_second / 1e9}
-            shape = case["p"], case["b"], case.get("hidden", 0.0)
-            products_ms = 1e3 * operations(cls, *shape) / rate
+            shape = {name: case[name] for name in case if name != "outputs"}
+            products_ms = 1e3 * operations(cls, **shape) / rate
             figures["least_ratio"] = 1 + products_ms / figures["floor_ms"]
             figures["matrix_gflops"] = rate / 1e9
             key = {"case": name, "method": cls.__name__, "on": device.type}

@@ -331,9 +331,10 @@ class TrainingBatches:
         """Whether the batches of an epoch, of selected columns, may be read at once."""
         if self.target is None or selected.kept is None:
             return False
-        n_targets = self.target[:1].numel() * len(selected.columns)
+        n_values = self.target[:1].numel() * len(selected.columns)
+        n_values += selected.columns.numel()
         most = _SELECTED_BYTES[self.source.device.type]
-        return 4 * n_targets * len(self.training) <= most
+        return 4 * n_values * len(self.training) <= most
 
     def _batches(self, parts: list[_Part]) -> Iterator[tuple]:
         """The batches of all parts, which are read at once."""

@@ -583,8 +583,9 @@ class IPCAESelectorCV(_BaseSelectorCV):
     In the search the means and scales of the columns, those of a regression's targets,
     the directions of a reconstruction of few rows of many columns and the list of
     classes come from all rows, those of the test fold included; while columns are
-    searched for, batches are drawn from the rows of all folds trained together (rows
-    that a run must not see have no weight in it). So scores differ from those of single
+    searched for (but for a search among some of them, see ``n_candidates`` of the
+    selector), batches are drawn from the rows of all folds trained together (rows that
+    a run must not see have no weight in it). So scores differ from those of single
     fits as two seeds do; with a few dozen rows those of a reconstruction are higher by
     a few hundredths.
     Columns that are constant in the training rows of any fold are left out in all; the

@@ -93,9 +93,9 @@ _SWAP_PASSES, _PERTURBATIONS = 3, 20
 # decoder at random: at most this share, and so that this many are left in the mean.
 _MOST_DROPOUT, _LEFT_IN = 0.8, 10
 # With a target the search chooses among so many columns that tell most of it by
-# themselves: where rows are too few to hold some out, and up to as many rows as above.
-# Among more columns it would see chance alone.
-_CANDIDATES_OF_FEW, _CANDIDATES = 1000, 8192
+# themselves: where rows are too few to hold some out and, of more columns than the
+# last, up to as many rows as above. They do not show what others tell in company.
+_CANDIDATES_OF_FEW, _CANDIDATES, _COLUMNS_TO_SCREEN = 1000, 8192, 32_768
 # How scikit-learn checks X; that values are finite is checked here, by column.
 _VALIDATION = {"accept_sparse": "csr", "ensure_all_finite": False}
 # How far a row that starts at a greedy column is ahead of all others together.
@@ -172,6 +172,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
+        n_candidates="auto",
         feature_dropout="auto",
         n_trials=14,
         tuning_iter="auto",
@@ -204,6 +205,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.diversity = diversity
         self.max_iter = max_iter
         self.n_surplus = n_surplus
+        self.n_candidates = n_candidates
         self.feature_dropout = feature_dropout
         self.n_trials = n_trials
         self.tuning_iter = tuning_iter
@@ -355,6 +357,13 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             raise ValueError(
                 f"n_surplus={self.n_surplus!r} does not go with "
                 f"{name}={getattr(self, name)!r}; use n_surplus='auto' or 0."
+            )
+        own, named = self.n_candidates, ("auto", "all")
+        check_number_or("n_candidates", own, named, low=1, integer=True)
+        if own not in named and self.warm_start:
+            raise ValueError(
+                f"n_candidates={own!r} does not go with warm_start=True: the next fit "
+                "would have others. Use 'auto' or 'all'."
             )
         check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
@@ -630,16 +639,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
-            n_candidates = None
-            if by_target and not self._no_surplus():
-                n_candidates = _CANDIDATES_OF_FEW if few else _CANDIDATES
-            takes_all = everything is not None
-            model = self._untrained(problem, task, adviser, n_candidates, takes_all)
+            model = self._untrained(problem, task, adviser, everything is not None)
             dropout = tuple(self._resolve_dropout(n, few) for n in model.k)
 
             def untrained(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
-                return self._untrained(problem, task, adviser, n_candidates).to(device)
+                return self._untrained(problem, task, adviser).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
             setup = Setup(
@@ -675,23 +680,48 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return "warm_start"
         return "tuning_iter" if self.tuning_iter == 0 else ""
 
-    def _untrained(self, problem, task, adviser, n_candidates, takes_all=False):
-        """A model of the adviser's runs as it is before the search, if there is one,
-        among so many columns at most, if that is not None.
-        """
+    def _untrained(self, problem, task, adviser, takes_all: bool = False):
+        """A model of the adviser's runs as it is before the search, if there is one."""
         runs, p = adviser.runs, len(problem.columns)
         n_rows = runs.k if takes_all else [self._n_rows(k, p, task) for k in runs.k]
         start: list = [None] * len(runs.k)
         if adviser.fallbacks:
             start = adviser.complete(adviser.fallbacks[0], n_rows)
-        candidates = None
-        if n_candidates and 2 * max(n_rows) <= n_candidates < p:
-            known = start if adviser.fallbacks else None
-            found = adviser.candidates(n_candidates, known)
+        candidates, n = None, self._resolve_candidates(max(n_rows), p, task, runs)
+        if n < p:
+            found = adviser.candidates(n, start if adviser.fallbacks else None)
             if adviser.fallbacks:
                 start = list(map(np.searchsorted, found, start))
             candidates = torch.from_numpy(np.stack(found))
         return self._make_model(problem, runs, n_rows, start, candidates)
+
+    def _resolve_candidates(self, n_rows: int, p: int, task, runs) -> int:
+        """How many of p columns n_rows rows search among."""
+        wanted = self.n_candidates
+        if wanted == "all":
+            return p
+        if wanted != "auto":
+            if task == "reconstruction":
+                raise ValueError(
+                    f"n_candidates={wanted} needs a target that tells which; without "
+                    "one use 'auto' or 'all'."
+                )
+            if wanted < min(n_rows, p):
+                raise ValueError(
+                    f"n_candidates={wanted} is fewer than the {n_rows} rows that "
+                    "search for features of their own. Increase it, or lower k or "
+                    "n_surplus."
+                )
+            return min(wanted, p)
+        # As hiding features, this is for a tuning and the local search to make good.
+        if task == "reconstruction" or self._no_surplus():
+            return p
+        if len(runs.validation_rows) == 0 and runs.n_train < _ROWS_TO_VALIDATE:
+            n, screens = _CANDIDATES_OF_FEW, True
+        else:
+            n, screens = _CANDIDATES, runs.n_train < _ROWS_TO_EXPLAIN_ALL
+            screens = screens and p > _COLUMNS_TO_SCREEN
+        return min(n, p) if screens and 2 * n_rows <= n else p
 
     def _make_model(
         self, problem, runs, n_rows, start, candidates
@@ -1121,6 +1151,16 @@ class CAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
+    n_candidates : int, "auto" or "all", default="auto"
+        Features that the search chooses among, with a target: those that tell most of
+        it by themselves, in a line, on the rows that a run (a fold) trains on. All
+        else, as the local search, looks at all features. Features that tell something
+        in company only, or in an even curve, are among them by chance: "all" leaves
+        none out, but few rows do not show which of thousands of features these are.
+        "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
+        32,768 with fewer than 2,000 rows to train on; else all. All, too, where more
+        than half as many rows of the selector search, without a target, and for those
+        that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
         in each step of the search, at random. Hidden ones have to be stood in for, so
@@ -1193,17 +1233,20 @@ class CAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature. They tell
-        of the search alone: a feature that came in afterwards, in place of a duplicate
-        or by a swap, may score less than one that was left out.
+        Largest probability that a row of the selector gives to each feature, 0 for
+        features that took no part in the search (``n_candidates``). They tell of that
+        alone: a feature that came in afterwards, in place of a duplicate or by a swap,
+        may score less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
-        1 for the selected features, 2 and on for the others by falling score.
+        1 for the selected features, 2 and on for the others by falling score, in their
+        order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
         it is, on (up to 1,024 of) the held-out rows; training rows if none are.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1. Row i ended with
-        ``selected_indices_[i]``, its most probable feature unless that was replaced.
+        Probabilities of the selector's rows at temperature 1, 0 for features that took
+        no part in the search. Row i ended with ``selected_indices_[i]``, its most
+        probable feature unless that was replaced.
     n_unique_ : int
         Selected features that a row of the selector came to by itself, before
         duplicates were replaced and features swapped.
@@ -1256,6 +1299,9 @@ class CAESelector(_BaseConcreteSelector):
     search finds without each of them.) Last, the *tuning* trains the decoder on the
     columns chosen, that of a classification without noise on its inputs and with it;
     the held-out rows choose.
+
+    Where rows are few and columns many, the search chooses among those that tell most
+    of the target by themselves (see ``n_candidates``); all else looks at all columns.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1311,8 +1357,8 @@ class IPCAESelector(_BaseConcreteSelector):
         type of ``y``: float values that are not whole numbers, or whole but many of
         which a good part comes only once, make a regression.
     embedding_dim : int or "n_features", default=32
-        Dimension d of the embedding Ψ (k, d). "n_features" is the setting of the
-        paper's tables; memory and time grow as (k + n_features) d.
+        Dimension d of the embedding Ψ (k, d). "n_features" (of those searched among) is
+        the setting of the paper's tables; memory and time grow as (k + n_features) d.
     embedding_init : {"normal", "identity"}, default="normal"
         Ψ begins with standard normal values, or with rows of the identity.
     map : {"shared", "per_row", "full", "diagonal", "scalar"}, default="shared"
@@ -1366,6 +1412,16 @@ class IPCAESelector(_BaseConcreteSelector):
         target; more rows find them. "auto": with a target, as many as make 16 rows,
         but no more rows than half the features.
         Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"`` have none.
+    n_candidates : int, "auto" or "all", default="auto"
+        Features that the search chooses among, with a target: those that tell most of
+        it by themselves, in a line, on the rows that a run (a fold) trains on. All
+        else, as the local search, looks at all features. Features that tell something
+        in company only, or in an even curve, are among them by chance: "all" leaves
+        none out, but few rows do not show which of thousands of features these are.
+        "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
+        32,768 with fewer than 2,000 rows to train on; else all. All, too, where more
+        than half as many rows of the selector search, without a target, and for those
+        that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
         in each step of the search, at random. Hidden ones have to be stood in for, so
@@ -1438,17 +1494,20 @@ class IPCAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature. They tell
-        of the search alone: a feature that came in afterwards, in place of a duplicate
-        or by a swap, may score less than one that was left out.
+        Largest probability that a row of the selector gives to each feature, 0 for
+        features that took no part in the search (``n_candidates``). They tell of that
+        alone: a feature that came in afterwards, in place of a duplicate or by a swap,
+        may score less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
-        1 for the selected features, 2 and on for the others by falling score.
+        1 for the selected features, 2 and on for the others by falling score, in their
+        order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
         it is, on (up to 1,024 of) the held-out rows; training rows if none are.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1. Row i ended with
-        ``selected_indices_[i]``, its most probable feature unless that was replaced.
+        Probabilities of the selector's rows at temperature 1, 0 for features that took
+        no part in the search. Row i ended with ``selected_indices_[i]``, its most
+        probable feature unless that was replaced.
     n_unique_ : int
         Selected features that a row of the selector came to by itself, before
         duplicates were replaced and features swapped.
@@ -1501,6 +1560,9 @@ class IPCAESelector(_BaseConcreteSelector):
     columns chosen, that of a classification without noise on its inputs and with it;
     the held-out rows choose.
 
+    Where rows are few and columns many, the search chooses among those that tell most
+    of the target by themselves (see ``n_candidates``); all else looks at all columns.
+
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,
     learning_rate_selector=1e-3`` (a batch size of 16 for small data sets).
@@ -1545,6 +1607,7 @@ class IPCAESelector(_BaseConcreteSelector):
         diversity=0.0,
         max_iter="auto",
         n_surplus="auto",
+        n_candidates="auto",
         feature_dropout="auto",
         n_trials=14,
         tuning_iter="auto",
@@ -1578,6 +1641,7 @@ class IPCAESelector(_BaseConcreteSelector):
             diversity=diversity,
             max_iter=max_iter,
             n_surplus=n_surplus,
+            n_candidates=n_candidates,
             feature_dropout=feature_dropout,
             n_trials=n_trials,
             tuning_iter=tuning_iter,

@@ -455,6 +455,7 @@ CHANGES = [
     ("max_iter", {}, 7),
     ("n_surplus", {}, 0),
     ("n_surplus", {}, 5),
+    ("n_candidates", {"task": "regression", "n_surplus": 0}, 5),
     ("tuning_iter", {}, 0),
     ("tuning_iter", {}, 5),
     ("batch_size", {}, 20),
@@ -718,15 +719,14 @@ def found_in_folds(monkeypatch, selector, X, y):
 
 
 @both
-@pytest.mark.parametrize("n_candidates", [1000, 15])  # of 40 columns
+@pytest.mark.parametrize("n_candidates", ["all", 15])  # of 40 columns
 @pytest.mark.parametrize("init", ["random", "greedy"])
 def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     monkeypatch, Selector, init, n_candidates
 ):
-    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", n_candidates)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
-    selector = longer(Selector, init=init)
+    selector = longer(Selector, init=init, n_candidates=n_candidates, n_surplus=2)
     before = found_in_folds(monkeypatch, selector, X, y)
     assert len(before) == 5
     weights, original = [], _batches.TrainingBatches.train_weights
@@ -745,6 +745,8 @@ def test_no_search_in_a_fold_sees_the_targets_that_judge_it(
     after = found_in_folds(monkeypatch, selector, X, other)
     assert_array_equal(after[0], before[0])
     assert any(set(a) != set(b) for a, b in zip(after, before, strict=True))
+    n_chosen_among = np.count_nonzero(selector.probabilities_.any(axis=0))
+    assert n_chosen_among == (40 if n_candidates == "all" else n_candidates)
 
 
 def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
@@ -769,17 +771,16 @@ def test_folds_are_searched_again_with_a_target_and_few_rows_alone(monkeypatch):
 @both
 @pytest.mark.parametrize("init", ["random", "greedy"])
 @pytest.mark.parametrize("task", TASKS[1:])
-def test_few_rows_choose_among_columns_that_tell_something_alone(
-    monkeypatch, Selector, task, init
+def test_the_search_chooses_among_columns_that_tell_something_alone(
+    Selector, task, init
 ):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 60))
     y = X[:, 7] - X[:, 33] + 0.1 * rng.normal(size=120)
     if task == "classification":
         y = y > 0
-    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", 20)
     parameters = {"k": 2, "max_iter": 40, "tuning_iter": 5, "n_surplus": 2}
-    selector = quick(Selector, init=init, **parameters).fit(X, y)
+    selector = quick(Selector, init=init, n_candidates=20, **parameters).fit(X, y)
     told = np.abs(np.corrcoef(X.T, y)[-1, :-1])
     chosen_among = np.flatnonzero(selector.probabilities_.any(axis=0))
     assert len(chosen_among) == 20 and {7, 33} <= set(chosen_among)
@@ -791,7 +792,8 @@ def test_few_rows_choose_among_columns_that_tell_something_alone(
 
 def test_when_all_columns_take_part_in_the_search(monkeypatch):
     monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", 10)
-    monkeypatch.setattr(_selectors, "_CANDIDATES", 15)
+    monkeypatch.setattr(_selectors, "_CANDIDATES", 8)
+    monkeypatch.setattr(_selectors, "_COLUMNS_TO_SCREEN", 15)
     monkeypatch.setattr(_selectors, "_ROWS_TO_EXPLAIN_ALL", 800)
 
     def take_part(n=120, task="classification", p=20, **parameters):
@@ -801,11 +803,16 @@ def test_when_all_columns_take_part_in_the_search(monkeypatch):
 
     assert take_part() == take_part(task="regression") == take_part(k=5) == 10
     assert take_part(p=10) == 10
-    assert take_part(n=600) == take_part(validation_fraction=0.2) == 15
+    assert take_part(n=600) == take_part(validation_fraction=0.2) == 8
+    assert take_part(n=600, validation_fraction=0.0) == 8
+    assert take_part(n=600, p=15) == 15
     assert take_part(n=1000) == 20  # of which 850 are trained on
     assert take_part(task="reconstruction") == 20
     assert take_part(k=6) == take_part(n_surplus=5) == 20  # rows need some to choose
     assert take_part(tuning_iter=0) == take_part(warm_start=True) == 20
+    assert take_part(n_candidates="all") == take_part(n_candidates=30) == 20
+    assert take_part(n_candidates=7) == take_part(n=1000, n_candidates=7) == 7
+    assert take_part(n_candidates=7, tuning_iter=0) == 7
 
 
 def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):

@@ -27,6 +27,8 @@ BY_SHARE, BY_KINSHIP = "stand-ins by share", "stand-ins by kinship"
 # Nor is the noise on a classifier's inputs, which changes the decoder alone. Without it
 # the rate of the tuning is that of the search.
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
+# The search among some of the columns, and among all.
+CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 CLASSES = ("madelon", "isolet", "mice", "usps", "mnist")
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
@@ -39,6 +41,8 @@ VARIANTS = {
     "no features hidden": ({"feature_dropout": 0.0}, FEW_ROWS),
     JITTER: ({}, CLASSES),
     NO_JITTER: ({"learning_rate_init": 1e-3}, CLASSES),
+    CANDIDATES: ({}, FEW_ROWS),
+    ALL_COLUMNS: ({"n_candidates": "all"}, FEW_ROWS),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out

@@ -244,11 +244,13 @@ def beside_the_best(records, simple):
 
 
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
+CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 
 
 def choices():
     """Scores on held-out training rows with some parameters changed."""
-    records = [r for r in read("choices") if r["variant"] not in (JITTER, NO_JITTER)]
+    of_their_own = (JITTER, NO_JITTER, CANDIDATES, ALL_COLUMNS)
+    records = [r for r in read("choices") if r["variant"] not in of_their_own]
     rows = []
     for data in unique(records, "data"):
         for variant in unique(of(records, data=data), "variant"):
@@ -267,19 +269,34 @@ def choices():
 
 def input_noise():
     """The decoder without noise on its inputs in the tuning, and with it."""
-    records = [r for r in read("choices") if r["variant"] in (JITTER, NO_JITTER)]
+    columns = {
+        "accuracy": ("decoder", 3),
+        "loss not trained on": ("validation_loss", 3),
+    }
+    return from_one_to_another(NO_JITTER, JITTER, columns)
+
+
+def candidates():
+    """The search among all columns, and among candidates."""
+    columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "seconds": ("seconds", 0)}
+    return from_one_to_another(ALL_COLUMNS, CANDIDATES, columns)
+
+
+def from_one_to_another(one, another, columns):
+    """Of two variants of the choices the means of some values, side by side."""
+    records = [r for r in read("choices") if r["variant"] in (one, another)]
     rows = []
     for data in unique(records, "data"):
         row = [data, len(unique(of(records, data=data), "seed"))]
         for method in OURS:
             pair = [
                 of(records, data=data, method=method, variant=variant)
-                for variant in (NO_JITTER, JITTER)
+                for variant in (one, another)
             ]
-            for key in ("decoder", "validation_loss"):
-                row.append(" → ".join(cell(own, key) for own in pair))
+            for name, digits in columns.values():
+                row.append(" → ".join(cell(own, name, digits) for own in pair))
         rows.append(row)
-    header = [f"`{m}`: {c}" for m in OURS for c in ("accuracy", "loss not trained on")]
+    header = [f"`{m}`: {name}" for m in OURS for name in columns]
     return markdown(["data", "seeds", *header], rows)
 
 
@@ -789,6 +806,7 @@ TABLES = {
     "downstream_packages": packages,
     "choices": choices,
     "input_noise": input_noise,
+    "candidates": candidates,
     "genes_10": partial(genes, 10),
     "genes_50": partial(genes, 50),
     "genes_in_short": genes_in_short,

@@ -328,7 +328,7 @@ def speed():
                 f"{r['floor_ms']:.2f}",
                 f"{r['ratio']:.2f} ({low:.2f}–{high:.2f})",
                 f"{r['least_ratio']:.2f}",
-                f"{r['passes']:.0f}",
+                f"{r['passes']:.{0 if r['passes'] >= 10 else 1}f}",
             ]
         )
     return markdown(header, rows)

@@ -161,13 +161,14 @@ def column_statistics(X, weights=None) -> ColumnStatistics:
         return _sparse_statistics(X.tocsr(), share)
     mean, largest = np.zeros(p), np.zeros(p)
     for rows, block in _blocks(X):
-        values = block.astype(np.float64)
+        # In rows, however X lies: products of other layouts differ in the last digit.
+        values = block.astype(np.float64, order="C")
         mean += share[rows] @ values
         np.maximum(largest, np.abs(values, out=values).max(0), out=largest)
     largest[largest == 0] = 1
     variance, fourth = np.zeros(p), np.zeros(p)
     for rows, block in _blocks(X):
-        values = block.astype(np.float64)
+        values = block.astype(np.float64, order="C")
         values -= mean
         values /= largest
         variance += share[rows] @ np.square(values, out=values)

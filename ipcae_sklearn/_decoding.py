@@ -44,8 +44,8 @@ class Loss(Protocol):
 class Batches(Protocol):
     """Where the rows come from.
 
-    The search of all runs reads the same ones; where columns are selected, rows may be
-    each run's own, with the targets (r, b, ...).
+    The search of all runs reads the same ones; where columns are selected (in a search
+    among candidates, too), rows may be each run's own, with the targets (r, b, ...).
     """
 
     n_train_batches: int

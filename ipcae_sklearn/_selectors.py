@@ -716,12 +716,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         # As hiding features, this is for a tuning and the local search to make good.
         if task == "reconstruction" or self._no_surplus():
             return p
-        if len(runs.validation_rows) == 0 and runs.n_train < _ROWS_TO_VALIDATE:
-            n, screens = _CANDIDATES_OF_FEW, True
-        else:
-            n, screens = _CANDIDATES, runs.n_train < _ROWS_TO_EXPLAIN_ALL
-            screens = screens and p > _COLUMNS_TO_SCREEN
-        return min(n, p) if screens and 2 * n_rows <= n else p
+        few = len(runs.validation_rows) == 0 and runs.n_train < _ROWS_TO_VALIDATE
+        wide = p > _COLUMNS_TO_SCREEN and runs.n_train < _ROWS_TO_EXPLAIN_ALL
+        n = _CANDIDATES_OF_FEW if few else _CANDIDATES
+        return min(n, p) if (few or wide) and 2 * n_rows <= n else p
 
     def _make_model(
         self, problem, runs, n_rows, start, candidates

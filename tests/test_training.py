@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -83,7 +84,8 @@ def make_batches(
     data=None,
 ):
     X, Y = planted(n) if data is None else data
-    rows = Rows(X, np.arange(P), np.zeros(P), np.ones(P), torch.device("cpu"))
+    p = X.shape[1]
+    rows = Rows(X, np.arange(p), np.zeros(p), np.ones(p), torch.device("cpu"))
     index = torch.arange(n)
     return TrainingBatches(
         rows,
@@ -97,14 +99,18 @@ def make_batches(
     )
 
 
-def make_model(k=(3,), first=0, hidden=(16,), m=2, d=6, logits=IndirectLogits):
+def make_model(
+    k=(3,), first=0, hidden=(16,), m=2, d=6, logits=IndirectLogits, candidates=None
+):
     """Run i draws from the same generator alone (``first=i``) and in company."""
     generators = [torch.Generator().manual_seed(first + i) for i in range(len(k))]
     options = {"embedding_dim": d} if logits is IndirectLogits else {}
+    p = P if candidates is None else candidates.shape[1]
     selector = logits(
-        k, P, generators, start=[None] * len(k), start_logit=5.0, **options
+        k, p, generators, start=[None] * len(k), start_logit=5.0, **options
     )
-    return ConcreteAutoencoder(selector, MLPDecoder(k, hidden, m, generators), k)
+    decoder = MLPDecoder(k, hidden, m, generators)
+    return ConcreteAutoencoder(selector, decoder, k, candidates)
 
 
 def fit(options=OPTIONS, model=None, batches=None, seeds=(11,), **keywords):
@@ -545,45 +551,28 @@ def test_a_run_that_stopped_is_the_same_in_company():
         torch.testing.assert_close(company[0].state["decoder"][name], t)
 
 
-# Weights
-
-
 def test_a_search_among_some_columns_is_that_in_a_table_of_these():
     candidates = np.array([[0, 1, 4, 6, 7], [1, 2, 3, 4, 6]])
     weights = torch.ones(2, 200)
     weights[0, 60:90] = weights[1, :30] = 0
 
-    def model(runs, p, candidates=None):
-        generators = [torch.Generator().manual_seed(i) for i in runs]
-        own = [3] * len(runs), p, generators
-        logits = DirectLogits(*own, start=[None] * len(runs), start_logit=5.0)
-        decoder = MLPDecoder([3] * len(runs), (16,), 2, generators)
-        return ConcreteAutoencoder(logits, decoder, [3] * len(runs), candidates)
-
     batches = make_batches(validation=0, weights=weights)
+    model = partial(make_model, logits=DirectLogits)
     both = fit(
-        model=model(range(2), 5, torch.from_numpy(candidates)),
+        model=model([3, 3], candidates=torch.from_numpy(candidates)),
         batches=batches,
         seeds=[11, 12],
     )
     X, Y = planted()
     for i, found in enumerate(both):
         own = candidates[i]
-        rows = Rows(X[:, own], np.arange(5), np.zeros(5), np.ones(5), CPU)
-        index = torch.arange(200)
-        table = TrainingBatches(
-            rows,
-            Y,
-            index,
-            index[:0],
-            weights=weights[[i]],
-            validation_weights=None,
-            batch_size=50,
-            seed=7,
-        )
+        data = X[:, own], Y
+        table = make_batches(validation=0, weights=weights[[i]], data=data)
         # All of them, so that each run gets rows of its own here, too.
         every = torch.arange(5).unsqueeze(0)
-        (alone,) = fit(model=model([i], 5, every), batches=table, seeds=[11 + i])
+        (alone,) = fit(
+            model=model(first=i, candidates=every), batches=table, seeds=[11 + i]
+        )
         assert set(found.selection.columns) == PLANTED
         np.testing.assert_array_equal(
             found.selection.columns, own[alone.selection.columns]
@@ -596,6 +585,9 @@ def test_a_search_among_some_columns_is_that_in_a_table_of_these():
         np.testing.assert_allclose(
             found.history["train_loss"], alone.history["train_loss"], rtol=1e-3
         )
+
+
+# Weights
 
 
 def test_rows_of_weight_zero_do_not_count():

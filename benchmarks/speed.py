@@ -3,11 +3,13 @@
 The floor is a bare torch loop that trains the same decoder, with the same optimizer and
 batches, on k columns that are already chosen. Both are timed in turn, in one process
 and on one thread; quoted is the median over rounds of the ratio of their times, with
-its quartiles. Beside it stands the least ratio that is possible: the floor plus the
-selector's matrix products (X Mᵀ and its gradient; for IP-CAE those of the map, too) at
-the rate that a large product reaches in the same run. ``python benchmarks/speed.py``
-appends to ``results/speed.jsonl``, with ``--device cuda`` the same of a GPU, where our
-step is a CUDA graph and a second floor is the bare loop as one.
+its quartiles. By default the selector takes one step for several of the decoder, among
+which its time is shared out. Beside it stands the least ratio that is possible: the
+floor plus the selector's matrix products (X Mᵀ and its gradient; for IP-CAE those of
+the map, too) at the rate that a large product reaches in the same run.
+``python benchmarks/speed.py`` appends to ``results/speed.jsonl``, with
+``--device cuda`` the same of a GPU, where our step is a CUDA graph and a second floor
+is the bare loop as one.
 """
 
 import time
@@ -49,14 +51,14 @@ CASES = {
 K = 50
 
 
-def our_step(selector, p, b, outputs, device, hidden=0.0, among=None):
-    """A function that takes one step of the search, in the middle of it, with a share
-    of the selected features hidden and among some of the columns, if not all.
+def our_step(selector, p, b, outputs, device, n_steps, hidden=0.0, among=None):
+    """A function that takes so many steps of the decoder and one of the selector, in
+    the middle of the search, with a share of the selected features hidden and among
+    some of the columns, if not all.
     """
     task = "reconstruction" if outputs is None else "classification"
     options = selector._training_options(10_000, task)
-    rates = {"learning_rate": 0.0, "selector_learning_rate": 0.0}
-    options = replace(options, dropout=(hidden,), **rates)
+    options = replace(options, dropout=(hidden,))
     generators = [torch.Generator().manual_seed(0)]
     X, target, loss = batch(p, b, outputs, device)
     if among is not None:  # each run has rows of its own
@@ -68,12 +70,13 @@ def our_step(selector, p, b, outputs, device, hidden=0.0, among=None):
     draws = SearchDraws([K], options, [0], 0, device)
     space = functional.workspace(1, K, p_searched, device)
     setup = Setup(model, None, loss, options)  # one batch for all steps
-    own = partial(_search_step, setup, AdamW(model, options))
-    own = replayed(own, device, recordable=True)
+    optimizers = AdamW(model.logits, 0.0), AdamW(model.decoder, 0.0)
+    own = replayed(partial(_search_step, setup, *optimizers), device, recordable=True)
+    X = torch.cat(n_steps * [X], -2)
 
     @torch.no_grad()
     def step():
-        own(X, target, None, *draws(b, p_searched), 0.5, space)
+        own(X, *draws(n_steps * b, p_searched), 0.5, space, *n_steps * (target, None))
 
     return step
 
@@ -136,18 +139,26 @@ def matrix_rate(device):
     return 2 * size**3 / np.median(times)
 
 
+def n_decoder_steps(p, b, among=None):
+    """Steps of the decoder for one of the selector, by default."""
+    selector = CAESelector(K, batch_size=b)
+    return selector._resolve_decoder_steps(10_000, among or p)
+
+
 def operations(cls, p, b, hidden=0.0, among=None):
-    """Operations of the selector's matrix products in a step, forward and backward."""
-    p = among or p
+    """Operations of the selector's matrix products for a step of the decoder, forward
+    and backward.
+    """
+    n_steps, p = n_decoder_steps(p, b, among), among or p
     a_row = 2 * 2 * b * p
     if cls is IPCAESelector:
-        a_row += 3 * 2 * cls(K).embedding_dim * p
+        a_row += 3 * 2 * cls(K).embedding_dim * p / n_steps
     return (1 - hidden) * K * a_row
 
 
 def measure(cls, p, b, outputs, rounds, device, hidden=0.0, among=None):
-    own = p, b, outputs, device
-    steps = [our_step(cls(K), *own, hidden, among), floor_step(*own)]
+    own, n_steps = (p, b, outputs, device), n_decoder_steps(p, b, among)
+    steps = [our_step(cls(K), *own, n_steps, hidden, among), floor_step(*own)]
     if device.type == "cuda":
         own = floor_step(p, b, outputs, device)
         steps.append(replayed(own, device, recordable=True))
@@ -157,7 +168,9 @@ def measure(cls, p, b, outputs, rounds, device, hidden=0.0, among=None):
     n = max(3, int(0.3 / max(a_round, 1e-4)))  # about 0.3 s a round
     times = [[seconds(step, n, device) for step in steps] for _ in range(rounds)]
     ours, floor, *others = np.array(times).T
+    ours /= n_steps
     figures = {
+        "n_decoder_steps": n_steps,
         "step_ms": 1e3 * np.median(ours),
         "floor_ms": 1e3 * np.median(floor),
         "selector_ms": 1e3 * np.median(ours - (others or [floor])[0]),

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -315,17 +316,37 @@ class TrainingBatches:
 
         Batches differ by one row at most: a rest of one or two rows would be noise.
         """
-        generator = torch.Generator().manual_seed(self.seed + epoch)
-        order = torch.randperm(len(self.training), generator=generator)
-        own, n_batches = self._by_run, self.n_train_batches
-        split = self.training.split if own is None else self.training.split_by_run
-        parts = split(order, n_batches, self.source.device)
-        if own is not None:
-            own.keep()
-        if own is not None and self._fits_by_epoch(own):  # faster than one by one
-            yield from self._batches(list(parts))
+        parts = self._parts(epoch)
+        if self._by_run is not None and self._fits_by_epoch(self._by_run):
+            every = list(parts)  # faster than one by one
+            X, of_batches = self._together(every)
+            Xs = X.split([len(part) for part in every], 1)
+            yield from ((X, *own) for X, own in zip(Xs, of_batches, strict=True))
         else:
             yield from map(self._batch, parts)
+
+    def train_together(self, epoch: int, n_groups: int):
+        """The same batches in so many groups of about one size, read together.
+
+        Yields X (B, p) or (r, B, k) of a group and, of each of its batches, target and
+        weights.
+        """
+        parts, (size, n_larger) = (
+            self._parts(epoch),
+            divmod(self.n_train_batches, n_groups),
+        )
+        for i in range(n_groups):
+            yield self._together(list(islice(parts, size + (i < n_larger))))
+
+    def _parts(self, epoch: int) -> Iterator[_Part]:
+        """The batches of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        order = torch.randperm(len(self.training), generator=generator)
+        own = self._by_run
+        if own is not None:
+            own.keep()
+        split = self.training.split if own is None else self.training.split_by_run
+        return split(order, self.n_train_batches, self.source.device)
 
     def _fits_by_epoch(self, selected: _Selected) -> bool:
         """Whether the batches of an epoch, of selected columns, may be read at once."""
@@ -336,13 +357,13 @@ class TrainingBatches:
         most = _SELECTED_BYTES[self.source.device.type]
         return 4 * n_values * len(self.training) <= most
 
-    def _batches(self, parts: list[_Part]) -> Iterator[tuple]:
-        """The batches of all parts, which are read at once."""
-        n_rows = [len(part) for part in parts]
+    def _together(self, parts: list[_Part]) -> tuple[Tensor, list[tuple]]:
+        """X of some batches at once and, of each of them, target and weights."""
         index = torch.cat([part.index for part in parts], -1)
         X, target, _ = self._batch(_Part(index, None))
-        own = X.split(n_rows, 1), target.split(n_rows, index.dim() - 1)
-        yield from zip(*own, (part.weights for part in parts), strict=True)
+        targets = target.split([len(part) for part in parts], index.dim() - 1)
+        weights = (part.weights for part in parts)
+        return X, list(zip(targets, weights, strict=True))
 
     def validation(self):
         """Yield (X, target, weights) batches of the held-out rows."""

@@ -79,6 +79,10 @@ class Batches(Protocol):
         """Yield the training rows, in an order that depends on the epoch alone."""
         ...
 
+    def train_together(self, epoch: int, n_groups: int) -> Iterator[tuple]:
+        """Yield X of each of so many groups, and target and weights of its batches."""
+        ...
+
     def validation(self) -> Iterator[Batch]:
         """Yield the held-out rows."""
         ...
@@ -97,6 +101,7 @@ class TrainingOptions:
     """What training is told; checked by the estimators."""
 
     max_iter: int
+    n_decoder_steps: int  # for each step of the selector
     tuning_iter: int
     n_folds: int  # that judge columns and tuning where no rows are held out; 0: none
     n_trials: int
@@ -140,26 +145,13 @@ class NonFiniteLossError(ValueError):
 
 
 class AdamW:
-    """Adam for selector and decoder, each with its own rate.
+    """Adam for the parameters of a module, at a rate that may change.
 
     The function that ``torch.optim.AdamW`` calls; what the class does besides takes as
     long again for tensors as small as these.
     """
 
-    def __init__(self, model, options):
-        self.groups = [
-            _AdamWGroup(model.logits, options.selector_learning_rate, 0.0),
-            _AdamWGroup(model.decoder, options.learning_rate, options.weight_decay),
-        ]
-
-    def step(self, *gradients: Sequence[Tensor]) -> None:
-        """Take a step, with the gradients of each group's parameters."""
-        for group, own in zip(self.groups, gradients, strict=True):
-            group.step(own)
-
-
-class _AdamWGroup:
-    def __init__(self, module, rate, weight_decay):
+    def __init__(self, module, rate, weight_decay=0.0):
         self.parameters = trainable(module)
         self.rate, self.weight_decay = rate, weight_decay
         self.means = [torch.zeros_like(p) for p in self.parameters]
@@ -169,7 +161,8 @@ class _AdamWGroup:
             for p in self.parameters
         ]
 
-    def step(self, gradients) -> None:
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take a step with the parameters' gradients."""
         state = [self.parameters, self.means, self.squares, self.steps]
         live = [i for i, grad in enumerate(gradients) if grad is not None]
         if not live:
@@ -228,7 +221,7 @@ def _decoder_epochs(
     be cut short.
     """
     model, options = setup.model, setup.options
-    decoder = _AdamWGroup(model.decoder, rate, options.weight_decay)
+    decoder = AdamW(model.decoder, rate, options.weight_decay)
     batches = setup.batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch

@@ -75,6 +75,9 @@ from ipcae_sklearn._warnings import warn
 # from each of them.
 _SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
 _TUNING_STEPS, _TUNING_EPOCHS = 2000, 30
+# Steps of the decoder for each of the selector, at most, and bytes of the rows that
+# these take in together.
+_DECODER_STEPS, _DECODER_STEPS_BYTES = 4, 2**26
 # Of noise on the inputs of a classifier in the tuning, in units of the scaled columns.
 _JITTER = 0.6
 # With a target, rows of the selector that search, at least.
@@ -177,6 +180,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         n_trials=14,
         tuning_iter="auto",
         batch_size="auto",
+        n_decoder_steps="auto",
         learning_rate_init="auto",
         learning_rate_selector="auto",
         weight_decay=0.0,
@@ -210,6 +214,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.n_trials = n_trials
         self.tuning_iter = tuning_iter
         self.batch_size = batch_size
+        self.n_decoder_steps = n_decoder_steps
         self.learning_rate_init = learning_rate_init
         self.learning_rate_selector = learning_rate_selector
         self.weight_decay = weight_decay
@@ -367,7 +372,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
         check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
-        check_number_or("batch_size", self.batch_size, ("auto",), low=1, integer=True)
+        for name in ("batch_size", "n_decoder_steps"):
+            own = getattr(self, name)
+            check_number_or(name, own, ("auto",), low=1, integer=True)
         fraction = self.validation_fraction
         check_number_or(
             "feature_dropout", self.feature_dropout, ("auto",), low=0, high=0.99
@@ -545,6 +552,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             selector_rate = self._selector_rate()
         return TrainingOptions(
             max_iter=int(max_iter),
+            n_decoder_steps=1,
             tuning_iter=int(tuning_iter),
             n_folds=self._resolve_folds(n_train),
             n_trials=int(self.n_trials),
@@ -592,6 +600,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         if n_train <= 64:
             return n_train
         return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
+
+    def _resolve_decoder_steps(self, n_train: int, n_features: int) -> int:
+        """How many batches a step of the selector takes in, to search n_features."""
+        if self.n_decoder_steps != "auto":
+            return int(self.n_decoder_steps)
+        if self.tuning_iter == 0:  # as published
+            return 1
+        n_bytes = 4 * n_features * self._resolve_batch_size(n_train)
+        return int(np.clip(_DECODER_STEPS_BYTES // n_bytes, 1, _DECODER_STEPS))
 
     def _train(self, problem, task, runs, options, device, batch_size, reporter):
         """Train runs side by side, in parts if they do not fit on a GPU; a list of
@@ -647,11 +664,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 return self._untrained(problem, task, adviser).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
+            n_features = len(problem.columns)
+            if model.candidates is not None:
+                n_features = model.candidates.shape[1]
+            n_decoder_steps = self._resolve_decoder_steps(runs.n_train, n_features)
             setup = Setup(
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
-                replace(options, dropout=dropout),
+                replace(options, dropout=dropout, n_decoder_steps=n_decoder_steps),
             )
             return train(
                 setup,
@@ -1126,9 +1147,9 @@ class CAESelector(_BaseConcreteSelector):
     temperature_schedule : {"exponential", "linear"}, default="exponential"
         How the temperature falls from step to step.
     noise : {"pool", "batch", "sample"}, default="pool"
-        Gumbel noise: one draw for each batch, read at random places of a pool of
-        values that is renewed now and then; one fresh draw for each batch; or one for
-        each row of each batch, as published, at many times the cost.
+        Gumbel noise: one draw for each step of the selector, read at random places of a
+        pool of values that is renewed now and then; one fresh draw for each step; or
+        one for each row of each batch, as published, at many times the cost.
     gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
         Gradient estimator: of the relaxed selection; hard selection forward and
         relaxed backward; or the latter averaged over several relaxations.
@@ -1180,6 +1201,12 @@ class CAESelector(_BaseConcreteSelector):
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
+    n_decoder_steps : int or "auto", default="auto"
+        Steps of the decoder in the search, on a batch each, for a step of the selector,
+        which draws its noise once for all of them and follows the mean of their
+        gradients. The selector's arithmetic, most of which is that of a step and not of
+        its rows, is so many times rarer. "auto" is 4; fewer where the rows of so many
+        batches take more than 64 MiB, and 1 without a tuning, as published.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
@@ -1387,9 +1414,9 @@ class IPCAESelector(_BaseConcreteSelector):
     temperature_schedule : {"exponential", "linear"}, default="exponential"
         How the temperature falls from step to step.
     noise : {"pool", "batch", "sample"}, default="pool"
-        Gumbel noise: one draw for each batch, read at random places of a pool of
-        values that is renewed now and then; one fresh draw for each batch; or one for
-        each row of each batch, as published, at many times the cost.
+        Gumbel noise: one draw for each step of the selector, read at random places of a
+        pool of values that is renewed now and then; one fresh draw for each step; or
+        one for each row of each batch, as published, at many times the cost.
     gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
         Gradient estimator: of the relaxed selection; hard selection forward and
         relaxed backward; or the latter averaged over several relaxations.
@@ -1441,6 +1468,12 @@ class IPCAESelector(_BaseConcreteSelector):
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
+    n_decoder_steps : int or "auto", default="auto"
+        Steps of the decoder in the search, on a batch each, for a step of the selector,
+        which draws its noise once for all of them and follows the mean of their
+        gradients. The selector's arithmetic, most of which is that of a step and not of
+        its rows, is so many times rarer. "auto" is 4; fewer where the rows of so many
+        batches take more than 64 MiB, and 1 without a tuning, as published.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
@@ -1610,6 +1643,7 @@ class IPCAESelector(_BaseConcreteSelector):
         n_trials=14,
         tuning_iter="auto",
         batch_size="auto",
+        n_decoder_steps="auto",
         learning_rate_init="auto",
         learning_rate_selector="auto",
         weight_decay=0.0,
@@ -1644,6 +1678,7 @@ class IPCAESelector(_BaseConcreteSelector):
             n_trials=n_trials,
             tuning_iter=tuning_iter,
             batch_size=batch_size,
+            n_decoder_steps=n_decoder_steps,
             learning_rate_init=learning_rate_init,
             learning_rate_selector=learning_rate_selector,
             weight_decay=weight_decay,

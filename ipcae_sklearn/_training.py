@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -328,8 +329,12 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     if model.candidates is not None:
         batches = batches.select(model.candidates)
     draws = SearchDraws(model.k, options, seeds, batches.seed, device)
-    optimizer = AdamW(model, options)
-    n_steps = options.max_iter * batches.n_train_batches
+    optimizers = (
+        AdamW(model.logits, options.selector_learning_rate),
+        AdamW(model.decoder, options.learning_rate, options.weight_decay),
+    )
+    steps_an_epoch = -(-batches.n_train_batches // options.n_decoder_steps)
+    n_steps = options.max_iter * steps_an_epoch
     tunes = _tunes(setup)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
@@ -347,20 +352,21 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
 
-    one_step = partial(_search_step, setup, optimizer)
+    one_step = partial(_search_step, setup, *optimizers)
     one_step = replayed(one_step, device, model.decoder.recordable)
 
     def losses(first, epoch):
         space = None
-        for i, batch in enumerate(batches.train(epoch)):
+        groups = batches.train_together(epoch, steps_an_epoch)
+        for i, (X, of_batches) in enumerate(groups):
             if i == 0:  # of this epoch: in between, others need as much
-                n_features = batch[0].shape[-1]
-                space = workspace(*model.row_mask.shape, n_features, device)
-            drawn = draws(*batch[0].shape[-2:])
-            yield one_step(*batch, *drawn, temperature(first + i), space)
+                space = workspace(*model.row_mask.shape, X.shape[-1], device)
+            drawn = draws(*X.shape[-2:])
+            tau = temperature(first + i)
+            yield from one_step(X, *drawn, tau, space, *chain(*of_batches))
 
     for epoch in range(options.max_iter):
-        first = epoch * batches.n_train_batches
+        first = epoch * steps_an_epoch
         values = {"train_loss": mean_loss(losses(first, epoch), epoch)}
         if (epoch + 1) % epochs_a_look and epoch < options.max_iter - 1:
             keeper.pass_by(values["train_loss"])
@@ -384,7 +390,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
             every = range(len(model.k))
             columns = padded([selection(i).columns for i in every], model)
         values["validation_loss"] = validate(setup, columns)
-        tau = temperature(first + batches.n_train_batches - 1)
+        tau = temperature(first + steps_an_epoch - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         asked_to_stop = on_epoch is not None and bool(on_epoch(epoch, values))
         last = asked_to_stop or epoch == options.max_iter - 1
@@ -544,21 +550,23 @@ def _with_findings(setup: Setup, results) -> list[RunResult]:
 
 def _search_step(
     setup: Setup,
-    optimizer,
+    of_selector: AdamW,
+    of_decoder: AdamW,
     X,
-    target,
-    weights,
     gumbel,
     uniform,
     mask,
     rows,
     temperature,
     space,
+    *of_batches,
 ):
-    """Take a step with relaxed selections; return the loss (r,) that it began with.
+    """Take a step of the selector and, with what it selects by one draw of noise, one
+    of the decoder on each batch; return the losses (n, r) that these begin with.
 
     ``mask`` are factors of the selected features, and ``rows`` (r, m) the rows of the
-    selector that they are of, if not all take part.
+    selector that they are of, if not all take part. ``X`` are the rows of all batches,
+    ``of_batches`` the target and the weights of each.
     """
     selected, pullback = _relaxed(setup, X, gumbel, uniform, temperature, space, rows)
     if mask is not None:
@@ -567,14 +575,27 @@ def _search_step(
         index = rows.unsqueeze(1).expand_as(selected)
         every = selected.new_zeros(*selected.shape[:2], setup.model.row_mask.shape[1])
         selected = every.scatter_(2, index, selected)
-    value, pullback_of_decoder = loss_with_pullback(setup, selected, target, weights)
-    grad, of_decoder = pullback_of_decoder()
+    losses, grads = [], []
+    targets, weights = of_batches[::2], of_batches[1::2]
+    parts = selected.split([_n_rows(target) for target in targets], 1)
+    for batch in zip(parts, targets, weights, strict=True):
+        value, pullback_of_decoder = loss_with_pullback(setup, *batch)
+        grad, own = pullback_of_decoder()
+        of_decoder.step(own)
+        losses.append(value)
+        grads.append(grad)
+    grad = torch.cat(grads, 1) / len(grads) if len(grads) > 1 else grad
     if rows is not None:
         grad = grad.gather(2, index)
     if mask is not None:
         grad = grad * mask
-    optimizer.step(pullback(grad), of_decoder)
-    return value
+    of_selector.step(pullback(grad))
+    return torch.stack(losses)
+
+
+def _n_rows(target: Tensor) -> int:
+    """Of a batch; classes have no axis of outputs."""
+    return target.shape[-2 if target.is_floating_point() else -1]
 
 
 def _relaxed(setup: Setup, X, gumbel, uniform, temperature, space, rows):

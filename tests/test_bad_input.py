@@ -48,7 +48,7 @@ def check_refused(selector, X, y, error, match, **fit_parameters):
 # Parameters
 
 POSITIVE_INTEGERS = ["n_gradient_samples", "n_iter_no_change", "n_init"]
-INTEGERS_OR_AUTO = ["max_iter", "batch_size"]
+INTEGERS_OR_AUTO = ["max_iter", "batch_size", "n_decoder_steps"]
 NOT_NEGATIVE = ["diversity", "weight_decay", "tol"]
 RATES = ["learning_rate_init", "learning_rate_selector"]
 OPTIONS = [

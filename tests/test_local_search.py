@@ -60,6 +60,7 @@ OPTIONS = TrainingOptions(
     temperature_schedule="exponential",
     noise="pool",
     gradient="relaxed",
+    n_decoder_steps=1,
     n_gradient_samples=4,
     diversity=0.0,
     early_stopping=False,

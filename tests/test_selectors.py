@@ -299,7 +299,7 @@ def test_history(Selector, n):
     temperature = history["temperature"]
     assert np.isnan(temperature[8:]).all()
     assert (np.diff(temperature[:8]) < 0).all()
-    assert temperature[0] < 5
+    assert temperature[0] <= 5
     assert_allclose(temperature[7], 0.1)
     assert (history["unique_fraction"] <= 1).all()
     assert (history["unique_fraction"] >= 1 / 3).all()
@@ -459,6 +459,7 @@ CHANGES = [
     ("tuning_iter", {}, 0),
     ("tuning_iter", {}, 5),
     ("batch_size", {}, 20),
+    ("n_decoder_steps", {}, 2),
     ("learning_rate_init", {}, 0.02),
     ("learning_rate_selector", {}, 0.2),
     ("weight_decay", {}, 10.0),
@@ -780,7 +781,8 @@ def test_the_search_chooses_among_columns_that_tell_something_alone(
     if task == "classification":
         y = y > 0
     parameters = {"k": 2, "max_iter": 40, "tuning_iter": 5, "n_surplus": 2}
-    selector = quick(Selector, init=init, n_candidates=20, **parameters).fit(X, y)
+    parameters |= {"init": init, "n_candidates": 20, "n_decoder_steps": 1}
+    selector = quick(Selector, **parameters).fit(X, y)
     told = np.abs(np.corrcoef(X.T, y)[-1, :-1])
     chosen_among = np.flatnonzero(selector.probabilities_.any(axis=0))
     assert len(chosen_among) == 20 and {7, 33} <= set(chosen_among)
@@ -788,6 +790,33 @@ def test_the_search_chooses_among_columns_that_tell_something_alone(
         assert set(chosen_among) == set(np.argsort(-told)[:20])
     assert_array_equal(selector.selected_indices_, [7, 33])
     assert (selector.ranking_[chosen_among] <= 20).all()
+
+
+def decoder_steps(monkeypatch, p=10, **parameters):
+    """Batches that a step of the selector takes in, in turn, of 200 rows in 7."""
+    taken, original = [], _training._search_step
+
+    def observed(setup, of_selector, of_decoder, X, *inputs):
+        taken.append(len(inputs[6:]) // 2)
+        return original(setup, of_selector, of_decoder, X, *inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "_search_step", observed)
+        quick(CAESelector, max_iter=1, batch_size=32, **parameters).fit(make_X(200, p))
+    return taken
+
+
+def test_how_many_batches_a_step_of_the_selector_takes_in(monkeypatch):
+    assert decoder_steps(monkeypatch) == [4, 3]
+    assert decoder_steps(monkeypatch, n_decoder_steps=3) == [3, 2, 2]
+    assert decoder_steps(monkeypatch, n_decoder_steps=1000) == [7]
+    assert decoder_steps(monkeypatch, n_decoder_steps=1) == [1] * 7
+    assert decoder_steps(monkeypatch, tuning_iter=0) == [1] * 7  # as published
+    # No more rows at once than there is room for.
+    monkeypatch.setattr(_selectors, "_DECODER_STEPS_BYTES", 2 * 4 * 32 * 10 + 4)
+    assert decoder_steps(monkeypatch) == [2, 2, 2, 1]
+    assert decoder_steps(monkeypatch, p=30) == [1] * 7
+    assert decoder_steps(monkeypatch, p=30, n_decoder_steps=4) == [4, 3]
 
 
 def test_when_all_columns_take_part_in_the_search(monkeypatch):
@@ -1391,7 +1420,7 @@ def test_class_weights_and_weights_of_rows_multiply(Selector):
 @pytest.mark.parametrize("task", TASKS)
 def test_warm_start_continues(Selector, task):
     X, y = make_data(task, n=200)
-    parameters = {"warm_start": True, "temperature": (0.5, 0.1)}
+    parameters = {"warm_start": True, "temperature": (0.5, 0.1), "n_decoder_steps": 1}
     selector = longer(Selector, **parameters).fit(X, y)
     cold = selector.history_["train_loss"][0]
     selector.set_params(max_iter=3, tuning_iter=3).fit(X, y)

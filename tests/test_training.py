@@ -42,6 +42,7 @@ from ipcae_sklearn._training import (
 )
 
 OPTIONS = TrainingOptions(
+    n_decoder_steps=1,
     max_iter=30,
     tuning_iter=10,
     n_folds=0,
@@ -180,6 +181,14 @@ def test_planted_columns_are_found_from_labels():
 # One step, written out
 
 
+def optimizers(model, options):
+    """Those of selector and decoder."""
+    return (
+        AdamW(model.logits, options.selector_learning_rate),
+        AdamW(model.decoder, options.learning_rate, options.weight_decay),
+    )
+
+
 def reference_step(model, X, Y, gumbel, tau, options):
     """Loss before, and parameters after one step by automatic gradients and torch's
     plain AdamW.
@@ -227,16 +236,73 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     gumbel, _ = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     expected = reference_step(model, X, Y, gumbel[0], 0.7, options)
     setup = Setup(model, make_batches(), squared_error, options)
-    optimizer = AdamW(model, options)
     drawn = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     with torch.no_grad():
-        given = X, Y, None, *drawn, None, None, 0.7, None
-        value = _search_step(setup, optimizer, *given)
+        given = X, *drawn, None, None, 0.7, None, Y, None
+        (value,) = _search_step(setup, *optimizers(model, options), *given)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
             t.detach()[0], expected[1][name].detach(), rtol=0, atol=1e-6, msg=name
         )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_decoder_takes_a_step_on_each_batch_and_the_selector_one(weighted):
+    """Written out: the decoder learns from batch to batch what the same relaxation
+    selects, and the selector follows the mean of the gradients met on the way.
+    """
+    ours, theirs = make_model([3, 2]), make_model([3, 2])
+    (X, own), *_ = make_batches(batch_size=20).train_together(0, 2)
+    own = [(Y, torch.rand(2, len(Y)) if weighted else None) for Y, _ in own]
+    assert len(own) > 2
+    gumbel, _ = selector_noise([3, 2], OPTIONS, [5, 6], 0, CPU).draw(*X.shape)
+    with torch.no_grad():
+        drawn = gumbel, None, None, None, 0.7, None
+        setup = Setup(ours, make_batches(), squared_error, OPTIONS)
+        losses = _search_step(
+            setup, *optimizers(ours, OPTIONS), X, *drawn, *chain(*own)
+        )
+    of_selector = torch.optim.AdamW(theirs.logits.parameters(), 0.05, weight_decay=0)
+    of_decoder = torch.optim.AdamW(theirs.decoder.parameters(), 0.01, weight_decay=0)
+    M = torch.softmax((theirs.logits() + gumbel) / 0.7, -1)
+    first = 0
+    for (Y, weights), loss in zip(own, losses, strict=True):
+        selected = X[first : first + len(Y)] @ M.mT
+        first += len(Y)
+        rows = squared_error(theirs(selected), Y)
+        expected = (rows if weights is None else weights * rows).mean(-1)
+        torch.testing.assert_close(loss, expected.detach())
+        of_decoder.zero_grad()
+        expected.sum().backward(retain_graph=True)
+        of_decoder.step()
+    assert first == len(X)
+    for p in theirs.logits.parameters():
+        p.grad /= len(own)
+    of_selector.step()
+    pairs = zip(ours.named_parameters(), theirs.parameters(), strict=True)
+    for (name, p), q in pairs:
+        torch.testing.assert_close(p, q, msg=name, rtol=1e-4, atol=1e-5)
+
+
+def test_the_temperature_falls_from_step_to_step_of_the_selector(monkeypatch):
+    taken, original = [], _training._search_step
+
+    def step(setup, of_selector, of_decoder, X, *inputs):
+        taken.append((len(X), inputs[4], len(inputs[6:]) // 2))
+        return original(setup, of_selector, of_decoder, X, *inputs)
+
+    monkeypatch.setattr(_training, "_search_step", step)
+    batches = make_batches(batch_size=20)
+    fit(replace(SHORT, n_decoder_steps=3), batches=batches)
+    n_rows, temperatures, n_batches = zip(*taken, strict=True)
+    n_groups = -(-batches.n_train_batches // 3)
+    assert len(taken) == 3 * n_groups
+    assert sum(n_batches[:n_groups]) == batches.n_train_batches
+    assert max(n_batches) - min(n_batches) <= 1
+    assert sum(n_rows[:n_groups]) == len(batches.training)
+    expected = np.geomspace(10.0, 0.01, 3 * n_groups)
+    np.testing.assert_allclose(temperatures, expected)
 
 
 @pytest.mark.parametrize("diversity", [0.0, 0.5])
@@ -254,11 +320,12 @@ def test_steps_in_a_workspace_are_the_same(
         assert (space is not None) == used
         model = make_model([3, 2], logits=logits)
         setup = Setup(model, make_batches(), squared_error, options)
-        own = setup, AdamW(model, options), X, Y, None
+        own = setup, *optimizers(model, options)
         source = selector_noise(model.k, options, [5, 6], 0, CPU)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
-                _search_step(*own, *source.draw(*X.shape), None, None, tau, space)
+                drawn = *source.draw(*X.shape), None, None
+                _search_step(*own, X, *drawn, tau, space, Y, None)
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(*ends)
 
@@ -274,7 +341,7 @@ def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, larg
     for leaves_out in (False, True):
         model = make_model(k, logits=logits)
         setup = Setup(model, make_batches(), squared_error, OPTIONS)
-        own = setup, AdamW(model, OPTIONS), X, Y, None
+        own = setup, *optimizers(model, OPTIONS)
         options = replace(OPTIONS, dropout=(0.6,) * len(k))
         draws = SearchDraws(model.k, options, [5, 6][: len(k)], 0, CPU)
         draws.leaves_out &= leaves_out
@@ -285,7 +352,7 @@ def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, larg
             drawn = draws(*X.shape)
             assert (drawn[-1] is not None) == leaves_out
             with torch.no_grad():
-                losses += _search_step(*own, *drawn, tau, space)
+                losses += _search_step(*own, X, *drawn, tau, space, Y, None)
         parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
         ends.append((torch.stack(losses), parameters))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
@@ -310,7 +377,7 @@ def test_a_search_of_large_arrays_is_the_same(small_parts, monkeypatch):
 def test_the_optimizer_is_that_of_torch():
     options = replace(OPTIONS, weight_decay=0.1)
     ours, theirs = make_model([3, 2]), make_model([3, 2])
-    optimizer = AdamW(ours, options)
+    own = optimizers(ours, options)
     groups = [
         {"params": theirs.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
         {"params": theirs.decoder.parameters(), "lr": 0.01, "weight_decay": 0.1},
@@ -323,7 +390,8 @@ def test_the_optimizer_is_that_of_torch():
             for module in (ours.logits, ours.decoder)
         ]
         with torch.no_grad():
-            optimizer.step(*gradients)
+            for optimizer, of_module in zip(own, gradients, strict=True):
+                optimizer.step(of_module)
         for p, grad in zip(theirs.parameters(), chain(*gradients), strict=True):
             p.grad = grad
         expected.step()
@@ -355,7 +423,7 @@ def assert_steps_are_those_of_torch(model, reference, options):
     X, Y, _ = next(make_batches().train(0))
     k = len(model.row_mask[0])
     setup = Setup(model, make_batches(), squared_error, options)
-    optimizer = AdamW(model, options)
+    of_selector, of_decoder = optimizers(model, options)
     groups = [
         {"params": reference.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
         {"params": reference.decoder.parameters(), "lr": 0.01},
@@ -366,7 +434,8 @@ def assert_steps_are_those_of_torch(model, reference, options):
         with torch.no_grad():
             _, of_logits = model.logits.with_pullback()
             _, pullback = loss_with_pullback(setup, X[None, :, :k], Y, None)
-            optimizer.step(of_logits(cotangent.clone())[1], pullback()[1])
+            of_selector.step(of_logits(cotangent.clone())[1])
+            of_decoder.step(pullback()[1])
         expected.zero_grad()
         loss = squared_error(reference(X[None, :, :k]), Y).mean()
         (loss + (reference.logits() * cotangent).sum()).backward()
@@ -912,13 +981,13 @@ def test_tuning_leaves_the_selector_alone():
 
 
 def test_each_epoch_has_an_order_of_its_own(monkeypatch):
-    asked, original = [], TrainingBatches.train
+    asked, original = [], TrainingBatches._parts
 
-    def train(self, epoch):
+    def parts(self, epoch):
         asked.append(epoch)
         return original(self, epoch)
 
-    monkeypatch.setattr(TrainingBatches, "train", train)
+    monkeypatch.setattr(TrainingBatches, "_parts", parts)
     fit(SHORT)
     assert asked == [0, 1, 2, 3, 4]
 

@@ -29,6 +29,8 @@ BY_SHARE, BY_KINSHIP = "stand-ins by share", "stand-ins by kinship"
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
 # The search among some of the columns, and among all.
 CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
+# Steps of the decoder for one of the selector.
+ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
 CLASSES = ("madelon", "isolet", "mice", "usps", "mnist")
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
@@ -43,6 +45,8 @@ VARIANTS = {
     NO_JITTER: ({"learning_rate_init": 1e-3}, CLASSES),
     CANDIDATES: ({}, FEW_ROWS),
     ALL_COLUMNS: ({"n_candidates": "all"}, FEW_ROWS),
+    ONE_STEP: ({"n_decoder_steps": 1}, ALL),
+    FOUR_STEPS: ({}, ALL),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out

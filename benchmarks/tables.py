@@ -245,11 +245,12 @@ def beside_the_best(records, simple):
 
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
 CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
+ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
 
 
 def choices():
     """Scores on held-out training rows with some parameters changed."""
-    of_their_own = (JITTER, NO_JITTER, CANDIDATES, ALL_COLUMNS)
+    of_their_own = JITTER, NO_JITTER, CANDIDATES, ALL_COLUMNS, ONE_STEP, FOUR_STEPS
     records = [r for r in read("choices") if r["variant"] not in of_their_own]
     rows = []
     for data in unique(records, "data"):
@@ -280,6 +281,13 @@ def candidates():
     """The search among all columns, and among candidates."""
     columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "seconds": ("seconds", 0)}
     return from_one_to_another(ALL_COLUMNS, CANDIDATES, columns)
+
+
+def decoder_steps():
+    """One step of the decoder for each of the selector, and four."""
+    columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "decoder": ("decoder", 3)}
+    columns |= {"seconds": ("seconds", 1)}
+    return from_one_to_another(ONE_STEP, FOUR_STEPS, columns)
 
 
 def from_one_to_another(one, another, columns):
@@ -359,9 +367,7 @@ def cuda_fits():
             f"{pair[w]['seconds']:.1f} s, {pair[w]['score']:.3f}" if w in pair else "–"
             for w in ways
         ]
-        # Of fits by the same state of the package.
-        state = "" if "cpu" in pair else ", before curves"
-        both = [pair[way + state] for way in ("cuda", "cpu")]
+        both = [pair[way] for way in ("cuda", "cpu")]
         own, reference = (np.array(r["first_losses"]) for r in both)
         apart = np.abs(own / reference - 1).max()
         common = len(set.intersection(*(set(r["columns"]) for r in both)))
@@ -807,6 +813,7 @@ TABLES = {
     "choices": choices,
     "input_noise": input_noise,
     "candidates": candidates,
+    "decoder_steps": decoder_steps,
     "genes_10": partial(genes, 10),
     "genes_50": partial(genes, 50),
     "genes_in_short": genes_in_short,

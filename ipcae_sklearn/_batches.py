@@ -331,10 +331,8 @@ class TrainingBatches:
         Yields X (B, p) or (r, B, k) of a group and, of each of its batches, target and
         weights.
         """
-        parts, (size, n_larger) = (
-            self._parts(epoch),
-            divmod(self.n_train_batches, n_groups),
-        )
+        parts = self._parts(epoch)
+        size, n_larger = divmod(self.n_train_batches, n_groups)
         for i in range(n_groups):
             yield self._together(list(islice(parts, size + (i < n_larger))))
 

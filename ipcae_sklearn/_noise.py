@@ -126,7 +126,7 @@ class _PooledNoise(Pool):
 def selector_noise(k: Sequence[int], options, seeds, seed: int, device):
     """The Gumbel noise of r selectors as ``options`` ask for it.
 
-    It has a method ``draw(n_rows, n_features)``, for the rows of a batch.
+    It has a method ``draw(n_rows, n_features)``, for the rows of a step.
     """
     if options.noise == "pool" and options.gradient != "gumbel_rao":
         return _PooledNoise(list(k), seeds, seed, device, sample_gumbel)
@@ -161,7 +161,7 @@ class Jitter:
 
 
 class InputMasks:
-    """Draws factors (r, 1, k) of the decoders' inputs, for all rows of a batch.
+    """Draws factors (r, 1, k) of the decoders' inputs, for all rows of a step.
 
     Inputs are left out at random, at the rate of their run; the others make up for
     them. Each run has a generator of its own, whose values are others than those of its

@@ -48,6 +48,7 @@ from ipcae_sklearn._modules import (
     DirectLogits,
     IndirectLogits,
     make_decoder,
+    trainable,
 )
 from ipcae_sklearn._numbers import naming_columns_without_numbers, of_numbers
 from ipcae_sklearn._problem import (
@@ -70,9 +71,8 @@ from ipcae_sklearn._targets import (
 from ipcae_sklearn._training import RunResult, train
 from ipcae_sklearn._warnings import warn
 
-# Steps of the search and of the tuning that "auto" asks for, in whole epochs, and the
-# fewest epochs. Annealing needs steps, however many rows there are; the decoder learns
-# from each of them.
+# Steps of the decoder in the search and in the tuning that "auto" asks for, in whole
+# epochs, and the fewest epochs. Both need steps, however many rows there are.
 _SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
 _TUNING_STEPS, _TUNING_EPOCHS = 2000, 30
 # Steps of the decoder for each of the selector, at most, and bytes of the rows that
@@ -339,7 +339,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         check_option("gradient", self.gradient, gradients)
         if self.gradient == "gumbel_rao" and self.noise == "sample":
             raise ValueError(
-                "gradient='gumbel_rao' draws noise for a batch, not for noise='sample'."
+                "gradient='gumbel_rao' draws noise for all rows together, which "
+                "noise='sample' does not."
             )
         options = ("auto", "l4", True, False)
         check_option("standardize", self.standardize, options)
@@ -605,7 +606,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         """How many batches a step of the selector takes in, to search n_features."""
         if self.n_decoder_steps != "auto":
             return int(self.n_decoder_steps)
-        if self.tuning_iter == 0:  # as published
+        # As published; and noise of each row's own costs the same in any step.
+        if self.tuning_iter == 0 or self.noise == "sample":
             return 1
         n_bytes = 4 * n_features * self._resolve_batch_size(n_train)
         return int(np.clip(_DECODER_STEPS_BYTES // n_bytes, 1, _DECODER_STEPS))
@@ -668,6 +670,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             if model.candidates is not None:
                 n_features = model.candidates.shape[1]
             n_decoder_steps = self._resolve_decoder_steps(runs.n_train, n_features)
+            if not trainable(model.decoder):
+                n_decoder_steps = 1
             setup = Setup(
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
@@ -1162,7 +1166,7 @@ class CAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps, at least 5.
+        2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -1182,7 +1186,7 @@ class CAESelector(_BaseConcreteSelector):
         that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
-        in each step of the search, at random. Hidden ones have to be stood in for, so
+        in each step of the selector, at random. Hidden ones have to be stood in for, so
         features are preferred that tell of the target in any company. "auto" is 0, but
         where there is a target and no rows are held out, as much as leaves 10 features,
         0.8 at most (not for those that have no surplus rows by "auto", see there).
@@ -1205,8 +1209,10 @@ class CAESelector(_BaseConcreteSelector):
         Steps of the decoder in the search, on a batch each, for a step of the selector,
         which draws its noise once for all of them and follows the mean of their
         gradients. The selector's arithmetic, most of which is that of a step and not of
-        its rows, is so many times rarer. "auto" is 4; fewer where the rows of so many
-        batches take more than 64 MiB, and 1 without a tuning, as published.
+        its rows, is so many times rarer. Each epoch is parted into groups of about one
+        size, of so many batches at most. "auto" is 4; fewer where the rows of so many
+        batches of a run take more than 64 MiB; and 1 with ``noise="sample"`` and, as
+        published, without a tuning.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
@@ -1429,7 +1435,7 @@ class IPCAESelector(_BaseConcreteSelector):
         Epochs over which the temperature of the search falls. The search ends before,
         usually after about half of them, when its rows have settled on distinct
         columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps, at least 5.
+        2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -1449,7 +1455,7 @@ class IPCAESelector(_BaseConcreteSelector):
         that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
-        in each step of the search, at random. Hidden ones have to be stood in for, so
+        in each step of the selector, at random. Hidden ones have to be stood in for, so
         features are preferred that tell of the target in any company. "auto" is 0, but
         where there is a target and no rows are held out, as much as leaves 10 features,
         0.8 at most (not for those that have no surplus rows by "auto", see there).
@@ -1472,8 +1478,10 @@ class IPCAESelector(_BaseConcreteSelector):
         Steps of the decoder in the search, on a batch each, for a step of the selector,
         which draws its noise once for all of them and follows the mean of their
         gradients. The selector's arithmetic, most of which is that of a step and not of
-        its rows, is so many times rarer. "auto" is 4; fewer where the rows of so many
-        batches take more than 64 MiB, and 1 without a tuning, as published.
+        its rows, is so many times rarer. Each epoch is parted into groups of about one
+        size, of so many batches at most. "auto" is 4; fewer where the rows of so many
+        batches of a run take more than 64 MiB; and 1 with ``noise="sample"`` and, as
+        published, without a tuning.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that

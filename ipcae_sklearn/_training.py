@@ -364,6 +364,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
             drawn = draws(*X.shape[-2:])
             tau = temperature(first + i)
             yield from one_step(X, *drawn, tau, space, *chain(*of_batches))
+            del X, of_batches  # which may be large, before the next
 
     for epoch in range(options.max_iter):
         first = epoch * steps_an_epoch
@@ -584,6 +585,7 @@ def _search_step(
         of_decoder.step(own)
         losses.append(value)
         grads.append(grad)
+        del pullback_of_decoder, own  # which may be large, before the next
     grad = torch.cat(grads, 1) / len(grads) if len(grads) > 1 else grad
     if rows is not None:
         grad = grad.gather(2, index)

@@ -578,6 +578,29 @@ def own_rows_case(form, target, tmp_path):
     return batches_of(form, tmp_path, target, 11, **weights)
 
 
+@pytest.mark.parametrize("n_groups", [1, 2, 3])
+@pytest.mark.parametrize("selects", [False, True])
+@pytest.mark.parametrize("target", [None, torch.arange(40), torch.randn(40, 2)])
+@pytest.mark.parametrize("form", ["resident", "csr", "memmap"])
+def test_groups_have_the_batches_of_the_epoch(
+    form, target, selects, n_groups, tmp_path
+):
+    _, batches = own_rows_case(form, target, tmp_path)
+    if selects:
+        batches = batches.select(torch.tensor([[4, 0, 2], [1, 4, 4], [0, 1, 2]]))
+    groups = list(batches.train_together(1, n_groups))
+    assert len(groups) == n_groups
+    sizes = [len(of_batches) for _, of_batches in groups]
+    assert max(sizes) - min(sizes) <= 1
+    every = batches.train(1)
+    for X, of_batches in groups:
+        expected = [next(every) for _ in of_batches]
+        assert torch.equal(X, torch.cat([own for own, *_ in expected], -2))
+        for found, (_, *own) in zip(of_batches, expected, strict=True):
+            assert all(map(torch.equal, found, own))
+    assert next(every, None) is None
+
+
 @pytest.mark.parametrize("own_rows", [True, False])
 def test_batches_of_an_epoch_may_be_read_at_once(own_rows, tmp_path, monkeypatch):
     target = torch.arange(40)

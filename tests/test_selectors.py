@@ -780,6 +780,7 @@ def test_the_search_chooses_among_columns_that_tell_something_alone(
     y = X[:, 7] - X[:, 33] + 0.1 * rng.normal(size=120)
     if task == "classification":
         y = y > 0
+    # With few steps, so that the search has some of the selector.
     parameters = {"k": 2, "max_iter": 40, "tuning_iter": 5, "n_surplus": 2}
     parameters |= {"init": init, "n_candidates": 20, "n_decoder_steps": 1}
     selector = quick(Selector, **parameters).fit(X, y)
@@ -790,6 +791,17 @@ def test_the_search_chooses_among_columns_that_tell_something_alone(
         assert set(chosen_among) == set(np.argsort(-told)[:20])
     assert_array_equal(selector.selected_indices_, [7, 33])
     assert (selector.ranking_[chosen_among] <= 20).all()
+
+
+class Untrained(nn.Module):
+    """A decoder that has nothing to learn."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.register_buffer("weight", torch.ones(n_inputs, n_outputs) / n_inputs)
+
+    def forward(self, z):
+        return z @ self.weight
 
 
 def decoder_steps(monkeypatch, p=10, **parameters):
@@ -812,6 +824,9 @@ def test_how_many_batches_a_step_of_the_selector_takes_in(monkeypatch):
     assert decoder_steps(monkeypatch, n_decoder_steps=1000) == [7]
     assert decoder_steps(monkeypatch, n_decoder_steps=1) == [1] * 7
     assert decoder_steps(monkeypatch, tuning_iter=0) == [1] * 7  # as published
+    assert decoder_steps(monkeypatch, noise="sample") == [1] * 7
+    assert decoder_steps(monkeypatch, noise="sample", n_decoder_steps=3) == [3, 2, 2]
+    assert decoder_steps(monkeypatch, decoder=Untrained) == [1] * 7
     # No more rows at once than there is room for.
     monkeypatch.setattr(_selectors, "_DECODER_STEPS_BYTES", 2 * 4 * 32 * 10 + 4)
     assert decoder_steps(monkeypatch) == [2, 2, 2, 1]
@@ -1420,7 +1435,7 @@ def test_class_weights_and_weights_of_rows_multiply(Selector):
 @pytest.mark.parametrize("task", TASKS)
 def test_warm_start_continues(Selector, task):
     X, y = make_data(task, n=200)
-    parameters = {"warm_start": True, "temperature": (0.5, 0.1), "n_decoder_steps": 1}
+    parameters = {"warm_start": True, "temperature": (0.5, 0.1), "max_iter": 200}
     selector = longer(Selector, **parameters).fit(X, y)
     cold = selector.history_["train_loss"][0]
     selector.set_params(max_iter=3, tuning_iter=3).fit(X, y)

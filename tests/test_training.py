@@ -305,15 +305,24 @@ def test_the_temperature_falls_from_step_to_step_of_the_selector(monkeypatch):
     np.testing.assert_allclose(temperatures, expected)
 
 
+def group_of(n_batches):
+    """X of so many batches and, one after the other, their targets and weights."""
+    batches = make_batches()
+    X, own = next(batches.train_together(0, batches.n_train_batches // n_batches))
+    assert len(own) == n_batches
+    return X, tuple(chain(*own))
+
+
+@pytest.mark.parametrize("n_batches", [1, 3])
 @pytest.mark.parametrize("diversity", [0.0, 0.5])
 @pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "gumbel_rao"])
 @pytest.mark.parametrize("noise", ["batch", "sample"])
 @pytest.mark.parametrize("logits", [DirectLogits, IndirectLogits])
 def test_steps_in_a_workspace_are_the_same(
-    small_parts, logits, noise, gradient, diversity
+    small_parts, logits, noise, gradient, diversity, n_batches
 ):
     options = replace(OPTIONS, noise=noise, gradient=gradient, diversity=diversity)
-    X, Y, _ = next(make_batches().train(0))
+    X, of_batches = group_of(n_batches)
     ends = []
     for used in (False, True):
         space = workspace(2, 3, P, X.device) if used else None
@@ -325,18 +334,21 @@ def test_steps_in_a_workspace_are_the_same(
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
                 drawn = *source.draw(*X.shape), None, None
-                _search_step(*own, X, *drawn, tau, space, Y, None)
+                _search_step(*own, X, *drawn, tau, space, *of_batches)
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(*ends)
 
 
+@pytest.mark.parametrize("n_batches", [1, 3])
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("k", [[5], [5, 4]])
 @pytest.mark.parametrize("logits", [DirectLogits, IndirectLogits])
-def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, large):
+def test_rows_whose_features_are_hidden_may_be_left_out(
+    request, logits, k, large, n_batches
+):
     if large:
         request.getfixturevalue("small_parts")
-    X, Y, _ = next(make_batches().train(0))
+    X, of_batches = group_of(n_batches)
     ends = []
     for leaves_out in (False, True):
         model = make_model(k, logits=logits)
@@ -352,7 +364,7 @@ def test_rows_whose_features_are_hidden_may_be_left_out(request, logits, k, larg
             drawn = draws(*X.shape)
             assert (drawn[-1] is not None) == leaves_out
             with torch.no_grad():
-                losses += _search_step(*own, X, *drawn, tau, space, Y, None)
+                losses += _search_step(*own, X, *drawn, tau, space, *of_batches)
         parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
         ends.append((torch.stack(losses), parameters))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)

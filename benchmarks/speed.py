@@ -142,7 +142,7 @@ def matrix_rate(device):
 def n_decoder_steps(p, b, among=None):
     """Steps of the decoder for one of the selector, by default."""
     selector = CAESelector(K, batch_size=b)
-    return selector._resolve_decoder_steps(10_000, among or p)
+    return selector._resolve_decoder_steps(nn.Linear(K, 1), 10_000, among or p)
 
 
 def operations(cls, p, b, hidden=0.0, among=None):

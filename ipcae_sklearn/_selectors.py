@@ -602,12 +602,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             return n_train
         return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
 
-    def _resolve_decoder_steps(self, n_train: int, n_features: int) -> int:
+    def _resolve_decoder_steps(self, decoder, n_train: int, n_features: int) -> int:
         """How many batches a step of the selector takes in, to search n_features."""
         if self.n_decoder_steps != "auto":
             return int(self.n_decoder_steps)
         # As published; and noise of each row's own costs the same in any step.
-        if self.tuning_iter == 0 or self.noise == "sample":
+        if self.tuning_iter == 0 or self.noise == "sample" or not trainable(decoder):
             return 1
         n_bytes = 4 * n_features * self._resolve_batch_size(n_train)
         return int(np.clip(_DECODER_STEPS_BYTES // n_bytes, 1, _DECODER_STEPS))
@@ -669,9 +669,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             n_features = len(problem.columns)
             if model.candidates is not None:
                 n_features = model.candidates.shape[1]
-            n_decoder_steps = self._resolve_decoder_steps(runs.n_train, n_features)
-            if not trainable(model.decoder):
-                n_decoder_steps = 1
+            n_decoder_steps = self._resolve_decoder_steps(
+                model.decoder, runs.n_train, n_features
+            )
             setup = Setup(
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
@@ -1211,8 +1211,8 @@ class CAESelector(_BaseConcreteSelector):
         gradients. The selector's arithmetic, most of which is that of a step and not of
         its rows, is so many times rarer. Each epoch is parted into groups of about one
         size, of so many batches at most. "auto" is 4; fewer where the rows of so many
-        batches of a run take more than 64 MiB; and 1 with ``noise="sample"`` and, as
-        published, without a tuning.
+        batches of a run take more than 64 MiB; and 1 with ``noise="sample"``, with a
+        decoder that has nothing to learn and, as published, without a tuning.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
@@ -1480,8 +1480,8 @@ class IPCAESelector(_BaseConcreteSelector):
         gradients. The selector's arithmetic, most of which is that of a step and not of
         its rows, is so many times rarer. Each epoch is parted into groups of about one
         size, of so many batches at most. "auto" is 4; fewer where the rows of so many
-        batches of a run take more than 64 MiB; and 1 with ``noise="sample"`` and, as
-        published, without a tuning.
+        batches of a run take more than 64 MiB; and 1 with ``noise="sample"``, with a
+        decoder that has nothing to learn and, as published, without a tuning.
     learning_rate_init : float or "auto", default="auto"
         Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
         which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that

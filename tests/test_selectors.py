@@ -827,6 +827,8 @@ def test_how_many_batches_a_step_of_the_selector_takes_in(monkeypatch):
     assert decoder_steps(monkeypatch, noise="sample") == [1] * 7
     assert decoder_steps(monkeypatch, noise="sample", n_decoder_steps=3) == [3, 2, 2]
     assert decoder_steps(monkeypatch, decoder=Untrained) == [1] * 7
+    own = {"decoder": Untrained, "n_decoder_steps": 4}
+    assert decoder_steps(monkeypatch, **own) == [4, 3]
     # No more rows at once than there is room for.
     monkeypatch.setattr(_selectors, "_DECODER_STEPS_BYTES", 2 * 4 * 32 * 10 + 4)
     assert decoder_steps(monkeypatch) == [2, 2, 2, 1]

@@ -1619,7 +1619,7 @@ class IPCAESelector(_BaseConcreteSelector):
     >>> from sklearn.svm import SVC
     >>> from ipcae_sklearn import IPCAESelector
     >>> X, y = load_digits(return_X_y=True)
-    >>> selector = IPCAESelector(k=10, max_iter=20, random_state=0)
+    >>> selector = IPCAESelector(k=10, random_state=0)
     >>> pipeline = make_pipeline(selector, SVC()).fit(X, y)
     >>> selector.get_support(indices=True).shape
     (10,)

@@ -296,8 +296,7 @@ def _columns_in_folds(search_anew, setup, n_folds, adviser) -> list[np.ndarray]:
     """
     folds = setup.batches
     n_runs, k = setup.model.row_mask.shape
-    candidates = setup.model.candidates
-    p = folds.n_features if candidates is None else candidates.shape[1]
+    p = setup.model.n_searched(folds.n_features)
     room = _VALUES_SIDE_BY_SIDE // (n_runs * k * p)
     at_once = min(max(1, room), n_folds)
     found: list[np.ndarray] = []

@@ -574,6 +574,10 @@ class ConcreteAutoencoder(nn.Module):
         self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
 
+    def n_searched(self, n_features: int) -> int:
+        """How many of n_features columns each run searches."""
+        return n_features if self.candidates is None else self.candidates.shape[1]
+
     def decoders_alone(self, times: int) -> ConcreteAutoencoder:
         """The decoders of all runs, several times, without a selector."""
         decoder = self.decoder.repeated(times)

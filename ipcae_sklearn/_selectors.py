@@ -666,11 +666,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 return self._untrained(problem, task, adviser).to(device)
 
             repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
-            n_features = len(problem.columns)
-            if model.candidates is not None:
-                n_features = model.candidates.shape[1]
+            n_searched = model.n_searched(len(problem.columns))
             n_decoder_steps = self._resolve_decoder_steps(
-                model.decoder, runs.n_train, n_features
+                model.decoder, runs.n_train, n_searched
             )
             setup = Setup(
                 model.to(device),

@@ -329,10 +329,6 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     if model.candidates is not None:
         batches = batches.select(model.candidates)
     draws = SearchDraws(model.k, options, seeds, batches.seed, device)
-    optimizers = (
-        AdamW(model.logits, options.selector_learning_rate),
-        AdamW(model.decoder, options.learning_rate, options.weight_decay),
-    )
     steps_an_epoch = -(-batches.n_train_batches // options.n_decoder_steps)
     n_steps = options.max_iter * steps_an_epoch
     tunes = _tunes(setup)
@@ -352,7 +348,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         schedule = options.temperature_schedule
         return temperature_at(step, n_steps, *options.temperature, schedule)
 
-    one_step = partial(_search_step, setup, *optimizers)
+    one_step = partial(_search_step, setup, *_optimizers(model, options))
     one_step = replayed(one_step, device, model.decoder.recordable)
 
     def losses(first, epoch):
@@ -549,6 +545,14 @@ def _with_findings(setup: Setup, results) -> list[RunResult]:
     return results
 
 
+def _optimizers(model, options) -> tuple[AdamW, AdamW]:
+    """Those of selector and decoder in a search."""
+    return (
+        AdamW(model.logits, options.selector_learning_rate),
+        AdamW(model.decoder, options.learning_rate, options.weight_decay),
+    )
+
+
 def _search_step(
     setup: Setup,
     of_selector: AdamW,
@@ -586,7 +590,7 @@ def _search_step(
         losses.append(value)
         grads.append(grad)
         del pullback_of_decoder, own  # which may be large, before the next
-    grad = torch.cat(grads, 1) / len(grads) if len(grads) > 1 else grad
+    grad = torch.cat(grads, 1) / len(grads)
     if rows is not None:
         grad = grad.gather(2, index)
     if mask is not None:

@@ -14,7 +14,6 @@ from ipcae_sklearn import _batches, _training
 from ipcae_sklearn._batches import TrainingBatches
 from ipcae_sklearn._data import Rows
 from ipcae_sklearn._decoding import (
-    AdamW,
     NonFiniteLossError,
     Setup,
     TrainingOptions,
@@ -37,6 +36,7 @@ from ipcae_sklearn._noise import SearchDraws, selector_noise
 from ipcae_sklearn._training import (
     HISTORY,
     _claims,
+    _optimizers,
     _search_step,
     train,
 )
@@ -181,14 +181,6 @@ def test_planted_columns_are_found_from_labels():
 # One step, written out
 
 
-def optimizers(model, options):
-    """Those of selector and decoder."""
-    return (
-        AdamW(model.logits, options.selector_learning_rate),
-        AdamW(model.decoder, options.learning_rate, options.weight_decay),
-    )
-
-
 def reference_step(model, X, Y, gumbel, tau, options):
     """Loss before, and parameters after one step by automatic gradients and torch's
     plain AdamW.
@@ -239,7 +231,7 @@ def test_a_step_equals_an_explicit_one(diversity, weight_decay):
     drawn = selector_noise(model.k, options, [5], 0, CPU).draw(*X.shape)
     with torch.no_grad():
         given = X, *drawn, None, None, 0.7, None, Y, None
-        (value,) = _search_step(setup, *optimizers(model, options), *given)
+        (value,) = _search_step(setup, *_optimizers(model, options), *given)
     torch.testing.assert_close(value[0], expected[0], rtol=1e-5, atol=1e-6)
     for name, t in model.named_parameters():
         torch.testing.assert_close(
@@ -261,7 +253,7 @@ def test_the_decoder_takes_a_step_on_each_batch_and_the_selector_one(weighted):
         drawn = gumbel, None, None, None, 0.7, None
         setup = Setup(ours, make_batches(), squared_error, OPTIONS)
         losses = _search_step(
-            setup, *optimizers(ours, OPTIONS), X, *drawn, *chain(*own)
+            setup, *_optimizers(ours, OPTIONS), X, *drawn, *chain(*own)
         )
     of_selector = torch.optim.AdamW(theirs.logits.parameters(), 0.05, weight_decay=0)
     of_decoder = torch.optim.AdamW(theirs.decoder.parameters(), 0.01, weight_decay=0)
@@ -329,7 +321,7 @@ def test_steps_in_a_workspace_are_the_same(
         assert (space is not None) == used
         model = make_model([3, 2], logits=logits)
         setup = Setup(model, make_batches(), squared_error, options)
-        own = setup, *optimizers(model, options)
+        own = setup, *_optimizers(model, options)
         source = selector_noise(model.k, options, [5, 6], 0, CPU)
         with torch.no_grad():
             for tau in (2.0, 0.7, 0.1):
@@ -353,7 +345,7 @@ def test_rows_whose_features_are_hidden_may_be_left_out(
     for leaves_out in (False, True):
         model = make_model(k, logits=logits)
         setup = Setup(model, make_batches(), squared_error, OPTIONS)
-        own = setup, *optimizers(model, OPTIONS)
+        own = setup, *_optimizers(model, OPTIONS)
         options = replace(OPTIONS, dropout=(0.6,) * len(k))
         draws = SearchDraws(model.k, options, [5, 6][: len(k)], 0, CPU)
         draws.leaves_out &= leaves_out
@@ -389,7 +381,7 @@ def test_a_search_of_large_arrays_is_the_same(small_parts, monkeypatch):
 def test_the_optimizer_is_that_of_torch():
     options = replace(OPTIONS, weight_decay=0.1)
     ours, theirs = make_model([3, 2]), make_model([3, 2])
-    own = optimizers(ours, options)
+    own = _optimizers(ours, options)
     groups = [
         {"params": theirs.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
         {"params": theirs.decoder.parameters(), "lr": 0.01, "weight_decay": 0.1},
@@ -435,7 +427,7 @@ def assert_steps_are_those_of_torch(model, reference, options):
     X, Y, _ = next(make_batches().train(0))
     k = len(model.row_mask[0])
     setup = Setup(model, make_batches(), squared_error, options)
-    of_selector, of_decoder = optimizers(model, options)
+    of_selector, of_decoder = _optimizers(model, options)
     groups = [
         {"params": reference.logits.parameters(), "lr": 0.05, "weight_decay": 0.0},
         {"params": reference.decoder.parameters(), "lr": 0.01},

@@ -31,7 +31,16 @@ JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
 CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 # Steps of the decoder for one of the selector.
 ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
+# The share of the rows that the selector holds out, and at least 500 rows.
+SHARE_HELD_OUT, ROWS_HELD_OUT = "15 per cent held out", "500 rows held out"
 CLASSES = ("madelon", "isolet", "mice", "usps", "mnist")
+# Sets of which a part is fitted to.
+PARTS = {
+    f"{name}, {n} rows": (name, n)
+    for n in (1000, 2000)
+    for name in ("isolet", "usps", "mnist")
+}
+MODERATE = ("mice", "communities_crime", "madelon", *PARTS)
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
     "default": ({}, ALL),
@@ -47,12 +56,14 @@ VARIANTS = {
     ALL_COLUMNS: ({"n_candidates": "all"}, FEW_ROWS),
     ONE_STEP: ({"n_decoder_steps": 1}, ALL),
     FOUR_STEPS: ({}, ALL),
+    SHARE_HELD_OUT: ({"validation_fraction": 0.15}, MODERATE),
+    ROWS_HELD_OUT: ({}, MODERATE),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out
 
 
-def held_out_split(name, data_home, seed) -> Split:
+def held_out_split(name, data_home, seed, most=MOST_ROWS) -> Split:
     """Part of the training rows in place of all rows, another in place of the test."""
     split = load_split(name, data_home, seed)
     rows = np.arange(len(split.X_train))
@@ -66,7 +77,7 @@ def held_out_split(name, data_home, seed) -> Split:
             stratify=None if name in REGRESSION else split.y_train,
             random_state=100 + seed,
         )
-    fitted, held_out = fitted[:MOST_ROWS], held_out[: MOST_ROWS // 2]
+    fitted, held_out = fitted[:most], held_out[: MOST_ROWS // 2]
     X, y = split.X_train, split.y_train
     return Split(X[fitted], y[fitted], X[held_out], y[held_out])
 
@@ -84,8 +95,9 @@ def ways_of(variant):
 
 def measure(key, parameters, data_home):
     """Scores of what is kept, seconds of the processor, and the held-out loss."""
-    name, seed = key["data"], key["seed"]
-    split, regression = held_out_split(name, data_home, seed), name in REGRESSION
+    name, most = PARTS.get(key["data"], (key["data"], MOST_ROWS))
+    seed, regression = key["seed"], name in REGRESSION
+    split = held_out_split(name, data_home, seed, most)
     selector = SELECTORS[key["method"]](
         DATA[name],
         task="regression" if regression else "classification",

@@ -244,6 +244,7 @@ def beside_the_best(records, simple):
 JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
 CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
+SHARE_HELD_OUT, ROWS_HELD_OUT = "15 per cent held out", "500 rows held out"
 
 
 def choices():

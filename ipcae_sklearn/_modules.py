@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -210,7 +211,7 @@ class MLPDecoder(nn.Module):
     def leave_with_pullback(self, h: Tensor) -> tuple[Tensor, Pullback]:
         """The rest of :meth:`with_pullback`: (r, b, h) -> (r, b, m)."""
         pullbacks = []
-        for layer in self.layers[1:]:
+        for layer in islice(self.layers, 1, None):
             h, pullback_of_layer = layer.with_pullback(h)
             pullbacks.append(pullback_of_layer)
 

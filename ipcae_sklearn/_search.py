@@ -394,7 +394,7 @@ def _group_cases(sizes, trains, search) -> list[_Group]:
     std = np.min([column_statistics(X, own).std for own in owns], axis=0)
     alike: dict[tuple, _Group] = {}
     for j, own in enumerate(owns):
-        holds_out = selector._resolve_fraction(np.count_nonzero(own)) > 0
+        holds_out = selector._resolve_fraction(task, np.count_nonzero(own)) > 0
         for k in dict.fromkeys(sizes):
             group = _Group([], columns_in_use(std, k))
             mixed = device == "cuda" and k < len(group.columns)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -84,6 +85,9 @@ _JITTER = 0.6
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
+# Of more this share is held out; where there is a target to judge columns by, as many
+# rows at least, but no more than the larger share.
+_HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
 # Then so many parts of them take turns, to judge columns and how long to tune.
 _FOLDS = 5
 # With a target and fewer rows than this to train on, regression explains other columns
@@ -286,7 +290,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         device = resolve_device(self.device)
         ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
-        runs, batch_factor = self._plan_runs(problem, y, sample_weight, ks, cases)
+        runs, batch_factor = self._plan_runs(
+            problem, y, task, sample_weight, ks, cases
+        )
         n_own = round(len(runs.train_rows) / batch_factor)
         options = self._training_options(n_own, task)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
@@ -448,7 +454,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             problem.learn_directions(sample_weight)
         return problem
 
-    def _plan_runs(self, problem, y, sample_weight, ks, cases) -> tuple[Runs, float]:
+    def _plan_runs(
+        self, problem, y, task, sample_weight, ks, cases
+    ) -> tuple[Runs, float]:
         """The runs, and how many times more rows there are than each of them sees."""
         rows_of_cases = [rows for _, rows in cases]
         if sample_weight is not None:
@@ -462,7 +470,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             rows_of_cases,
             self._weights_of_cases(rows_of_cases, y, sample_weight),
             self.n_init,
-            self._resolve_fraction,
+            partial(self._resolve_fraction, task),
             stratify,
             self._integer_seed(),
         )
@@ -486,10 +494,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         return min(k, n_features)
 
-    def _resolve_fraction(self, n: int) -> float:
-        if self.validation_fraction == "auto":
-            return 0.15 if n >= _ROWS_TO_VALIDATE else 0.0
-        return self.validation_fraction
+    def _resolve_fraction(self, task, n: int) -> float:
+        if self.validation_fraction != "auto":
+            return self.validation_fraction
+        if n < _ROWS_TO_VALIDATE:
+            return 0.0
+        if task == "reconstruction":
+            return _HELD_OUT
+        return min(max(_HELD_OUT, _ROWS_HELD_OUT / n), _MOST_HELD_OUT)
 
     def _resolve_standardize(self, task) -> bool | str:
         if self.standardize == "auto":
@@ -1223,8 +1235,9 @@ class CAESelector(_BaseConcreteSelector):
         Share of the rows held out, stratified by class. They decide between columns
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15, and 0 with fewer than 500 rows: then a cross-validation judges
-        a short local search, and tells how long the tuning lasts.
+        "auto" is 0.15; with a target it is more where that is below 500 rows, up to
+        0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
+        short local search, and tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1492,8 +1505,9 @@ class IPCAESelector(_BaseConcreteSelector):
         Share of the rows held out, stratified by class. They decide between columns
         before and after the local search (see Notes), on the epoch of the tuning
         (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15, and 0 with fewer than 500 rows: then a cross-validation judges
-        a short local search, and tells how long the tuning lasts.
+        "auto" is 0.15; with a target it is more where that is below 500 rows, up to
+        0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
+        short local search, and tells how long the tuning lasts.
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.

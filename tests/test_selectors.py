@@ -793,6 +793,31 @@ def test_the_search_chooses_among_columns_that_tell_something_alone(
     assert (selector.ranking_[chosen_among] <= 20).all()
 
 
+def test_how_many_rows_are_held_out(monkeypatch):
+    def held_out(n, task="regression", **parameters):
+        counts, original = [], _selectors.train
+
+        def observed(setup, **options):
+            batches = setup.batches
+            parts = batches.validation() if batches.has_validation else ()
+            counts.append(sum(X.shape[-2] for X, _, _ in parts))
+            return original(setup, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_selectors, "train", observed)
+            own = {"max_iter": 1, "tuning_iter": 1, "n_trials": 0} | parameters
+            quick(CAESelector, **own).fit(*make_data(task, n=n))
+        return counts
+
+    assert held_out(499) == [0]
+    assert held_out(500) == held_out(500, "classification") == [150]  # 0.3
+    assert held_out(2000) == held_out(3000) == [500]
+    assert held_out(4000) == [600]  # 0.15
+    # Without a target there is less for them to tell.
+    assert held_out(500, "reconstruction") == [75]
+    assert held_out(2000, validation_fraction=0.1) == [200]
+
+
 class Untrained(nn.Module):
     """A decoder that has nothing to learn."""
 
@@ -852,12 +877,12 @@ def test_when_all_columns_take_part_in_the_search(monkeypatch):
     assert take_part(n=600) == take_part(validation_fraction=0.2) == 8
     assert take_part(n=600, validation_fraction=0.0) == 8
     assert take_part(n=600, p=15) == 15
-    assert take_part(n=1000) == 20  # of which 850 are trained on
+    assert take_part(n=1200) == 20  # of which 840 are trained on
     assert take_part(task="reconstruction") == 20
     assert take_part(k=6) == take_part(n_surplus=5) == 20  # rows need some to choose
     assert take_part(tuning_iter=0) == take_part(warm_start=True) == 20
     assert take_part(n_candidates="all") == take_part(n_candidates=30) == 20
-    assert take_part(n_candidates=7) == take_part(n=1000, n_candidates=7) == 7
+    assert take_part(n_candidates=7) == take_part(n=1200, n_candidates=7) == 7
     assert take_part(n_candidates=7, tuning_iter=0) == 7
 
 

@@ -85,7 +85,7 @@ def held_out_split(name, data_home, seed, most=MOST_ROWS) -> Split:
 def ways_of(variant):
     """In it, what is no parameter is as in the variant."""
     if variant == BY_SHARE:
-        return patch.object(_local_search, "_BY", ("company", "share"))
+        return patch.object(_local_search, "_BY", ("company", "share", "curve"))
     if variant == BY_KINSHIP:
         return patch.object(_local_search, "_BY_UNTRIED", "kinship")
     if variant == NO_JITTER:

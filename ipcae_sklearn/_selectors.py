@@ -290,9 +290,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         device = resolve_device(self.device)
         ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
-        runs, batch_factor = self._plan_runs(
-            problem, y, task, sample_weight, ks, cases
-        )
+        runs, batch_factor = self._plan_runs(problem, y, task, sample_weight, ks, cases)
         n_own = round(len(runs.train_rows) / batch_factor)
         options = self._training_options(n_own, task)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)

@@ -78,6 +78,10 @@ class Adviser(Protocol):
         """Columns of each run made up to k."""
         ...
 
+    def independent(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each run True for the columns that those before them do not explain."""
+        ...
+
     def alternatives(self, columns: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         """Sets to try in place of the columns, each with columns for every run."""
         ...
@@ -349,6 +353,22 @@ def with_replaced(columns, kept, complete) -> list[np.ndarray]:
     for new, stays, answer in zip(found, kept, answers, strict=True):
         new[~stays] = answer[stays.sum() :]
     return found
+
+
+def without_copies(columns, adviser: Adviser) -> list[np.ndarray]:
+    """Columns of all runs, with others in place of those that the rest explain to the
+    last, as of two copies of a column one does, where there are such others.
+    """
+    kept = adviser.independent(columns)
+    if all(own.all() for own in kept):
+        return columns
+    found = with_replaced(columns, kept, adviser.complete)
+    after = adviser.independent(found)
+    better = [b.sum() > a.sum() for a, b in zip(kept, after, strict=True)]
+    if not any(better):  # rows are too few, or columns, for k that differ
+        return columns
+    triples = zip(columns, found, better, strict=True)
+    return [new if is_better else old for old, new, is_better in triples]
 
 
 def _differ(a, b) -> np.ndarray:

@@ -47,6 +47,7 @@ from ipcae_sklearn._local_search import (
     local_search_in_folds,
     stand_ins,
     with_replaced,
+    without_copies,
 )
 from ipcae_sklearn._noise import SearchDraws
 
@@ -281,7 +282,10 @@ def train(
                 found, length = local_search_in_folds(
                     setup, found, adviser, search_anew, on_trial
                 )
-            keeper.change(found)
+            others = without_copies(found, adviser)
+            if others is not found:
+                length = None  # was found for these
+            keeper.change(others)
         keeper.restore()
         _tune(setup, keeper, length, on_epoch)
     keeper.restore()

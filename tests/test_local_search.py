@@ -33,6 +33,7 @@ from ipcae_sklearn._local_search import (
     local_search,
     local_search_in_folds,
     stand_ins,
+    without_copies,
 )
 from ipcae_sklearn._modules import (
     ConcreteAutoencoder,
@@ -956,3 +957,71 @@ def test_entering_and_leaving_a_decoder_is_going_through_it(custom):
     Z = torch.randn(1, 5, 3, generator=generators[0])
     output, _ = decoder.leave_with_pullback(decoder.enter(Z))
     torch.testing.assert_close(output, decoder(Z))
+
+
+# Columns that others explain to the last
+
+
+def adviser_of(X, weights=None):
+    rows = Rows(X, np.arange(X.shape[1]), X.mean(0), np.ones(X.shape[1]), CPU)
+    n_runs = 1 if weights is None else len(weights)
+    nothing = np.arange(0)
+    runs = Runs(
+        [3] * n_runs, list(range(n_runs)), 0, np.arange(len(X)), nothing, weights
+    )
+    return GreedyAdviser(rows, encode_values(X[:, 0]), runs)
+
+
+def with_copies(n=200):
+    """Columns 0 to 4 of their own; copies of 0 and 1, their sum, and near copies."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 5))
+    own, other = X[:, 0], X[:, 1]
+    near, nearer = (own + share * rng.normal(size=n) for share in (0.05, 0.005))
+    made = [own, 3 - 2 * other, own + other, near, nearer]
+    return np.column_stack([X, *made]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ([0, 1, 2], [True, True, True]),
+        ([0, 5, 2], [True, False, True]),
+        ([5, 2, 0], [True, True, False]),
+        ([1, 6, 0], [True, False, True]),  # in another unit
+        ([0, 1, 7], [True, True, False]),
+        ([7, 0, 1], [True, True, False]),
+        ([7, 0, 2], [True, True, True]),
+        ([0, 8, 1], [True, True, True]),
+        ([0, 9, 1], [True, False, True]),
+    ],
+)
+def test_which_columns_others_explain(columns, expected):
+    X = with_copies()
+    (found,) = adviser_of(X).independent([np.array(columns)])
+    assert found.tolist() == expected
+    assert_array_equal(adviser_of(X * 1e4).independent([np.array(columns)])[0], found)
+
+
+def test_copies_in_the_rows_of_a_run_count_alone():
+    X = with_copies()
+    X[:100, 3] = X[:100, 2]
+    weights = np.ones((2, 200))
+    weights[0, 100:] = 0
+    columns = np.array([2, 3, 4])
+    adviser = adviser_of(X, weights)
+    first, second = adviser.independent([columns, columns])
+    assert first.tolist() == [True, False, True] and second.all()
+    one, other = without_copies([columns, columns], adviser)
+    assert one[[0, 2]].tolist() == [2, 4] and one[1] not in (2, 3, 4)
+    assert_array_equal(other, columns)
+
+
+def test_more_columns_than_can_differ_stay_as_they_are():
+    """With four rows there are three independent columns; of a copy nothing is left."""
+    adviser = adviser_of(with_copies(4))
+    columns = [np.array([4, 3, 2, 1, 0])]
+    assert without_copies(columns, adviser) is columns
+    # One that could differ makes room.
+    (found,) = without_copies([np.array([0, 5, 1])], adviser)
+    assert found[[0, 2]].tolist() == [0, 1] and found[1] != 5

@@ -818,6 +818,17 @@ def test_how_many_rows_are_held_out(monkeypatch):
     assert held_out(2000, validation_fraction=0.1) == [200]
 
 
+@both
+@pytest.mark.parametrize("n", [120, 600])
+@pytest.mark.parametrize("task", TASKS)
+def test_of_copies_one_is_selected(Selector, task, n):
+    """Also where the local search would take some, and in other units."""
+    X, y = make_data(task, n=n, p=6)
+    X = np.hstack([X, 2 - 3 * X, X])
+    selector = quick(Selector, k=5, n_trials=4).fit(X, y)
+    assert len(set(selector.selected_indices_ % 6)) == 5
+
+
 class Untrained(nn.Module):
     """A decoder that has nothing to learn."""
 
@@ -897,8 +908,8 @@ def test_columns_count_by_the_target_below_2000_rows_trained_on(monkeypatch):
     own = {"max_iter": 1, "tuning_iter": 1, "n_trials": 1}
     for task, n in zip(TASKS, (100, 2000, 100), strict=True):
         quick(IPCAESelector, **own).fit(*make_data(task, n=n))
-    assert asked == [False, True, True]  # 1,700 rows of the second are trained on
-    quick(IPCAESelector, **own).fit(*make_data("regression", n=2400))
+    assert asked == [False, True, True]  # 1,500 rows of the second are trained on
+    quick(IPCAESelector, **own).fit(*make_data("regression", n=2600))
     assert asked[-1] is False
 
 

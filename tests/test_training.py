@@ -1044,6 +1044,9 @@ class SomeAdviser:
         rest = [j for j in sorted(PLANTED) if j not in columns]
         return np.array([*columns, *rest])[:k]
 
+    def independent(self, columns):
+        return [np.full(len(own), True) for own in columns]
+
     def alternatives(self, columns):
         self.asked += [(i, own.tolist()) for i, own in enumerate(columns)]
         return [[np.array(own)] * len(columns) for own in self.found]

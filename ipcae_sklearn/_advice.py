@@ -27,9 +27,8 @@ _DIRECTIONS = 50  # of the needs that are told apart
 # Where they count alike, they explain this fraction of any column by chance.
 _ROWS_A_DIRECTION = 12
 _DEAD = 1e-6  # share of the squares in the longest direction that is rounding
-# Of a column the share of its square that others must leave. Of what is a hundredth of
-# its deviation no decoder makes anything.
-_UNEXPLAINED = 1e-4
+# Two columns of which a regression on the other leaves a smaller share are copies.
+_UNLIKE = 1e-4
 _TINY = 1e-300
 _TINY_SHARE = 1e-6  # of a row, in float32
 # Greedy columns are found among as many columns as make matrices of this size, of which
@@ -169,19 +168,19 @@ class GreedyAdviser:
         k = self.runs.k
         self.fallbacks = [self.complete(_nothing(k), k, self.n_swap_passes)]
 
-    def independent(self, columns) -> list[np.ndarray]:
-        """For each run True for the columns that those before them do not explain."""
+    def distinct(self, columns) -> list[np.ndarray]:
+        """For each run True for the columns that are no copies of one before them."""
         found = []
         for i, own in enumerate(columns):
             seen = self._look_for_target([i])
             X = seen.centred(_read_columns(self._data, seen, own).double())
-            X = seen.share[0].sqrt() * X[0]
-            squares = X.square().sum(0)
-            # What those before it leave of each.
-            left = torch.zeros_like(squares)
-            own_left = torch.linalg.qr(X, mode="r").R.diagonal().square()
-            left[: len(own_left)] = own_left
-            found.append((left > _UNEXPLAINED * squares).cpu().numpy())
+            X = (seen.share.sqrt() * X)[0]
+            X = X / X.norm(dim=0).clamp(min=_TINY)
+            copies = ((X.T @ X).square() > 1 - _UNLIKE).cpu().numpy()
+            kept = np.full(len(own), True)
+            for j in range(len(own)):
+                kept[j] = not copies[j, :j][kept[:j]].any()
+            found.append(kept)
         return found
 
     def alternatives(self, columns) -> list[list[np.ndarray]]:

@@ -78,8 +78,8 @@ class Adviser(Protocol):
         """Columns of each run made up to k."""
         ...
 
-    def independent(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """For each run True for the columns that those before them do not explain."""
+    def distinct(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each run True for the columns that are no copies of one before them."""
         ...
 
     def alternatives(self, columns: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -356,19 +356,15 @@ def with_replaced(columns, kept, complete) -> list[np.ndarray]:
 
 
 def without_copies(columns, adviser: Adviser) -> list[np.ndarray]:
-    """Columns of all runs, with others in place of those that the rest explain to the
-    last, as of two copies of a column one does, where there are such others.
+    """Columns of all runs, with others in place of copies of columns that they have,
+    where there are any that are none.
     """
-    kept = adviser.independent(columns)
+    kept = adviser.distinct(columns)
     if all(own.all() for own in kept):
         return columns
     found = with_replaced(columns, kept, adviser.complete)
-    after = adviser.independent(found)
-    better = [b.sum() > a.sum() for a, b in zip(kept, after, strict=True)]
-    if not any(better):  # rows are too few, or columns, for k that differ
-        return columns
-    triples = zip(columns, found, better, strict=True)
-    return [new if is_better else old for old, new, is_better in triples]
+    tuples = zip(columns, found, kept, adviser.distinct(found), strict=True)
+    return [new if b.sum() > a.sum() else old for old, new, a, b in tuples]
 
 
 def _differ(a, b) -> np.ndarray:

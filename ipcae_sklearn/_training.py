@@ -282,10 +282,7 @@ def train(
                 found, length = local_search_in_folds(
                     setup, found, adviser, search_anew, on_trial
                 )
-            others = without_copies(found, adviser)
-            if others is not found:
-                length = None  # was found for these
-            keeper.change(others)
+            keeper.change(without_copies(found, adviser))
         keeper.restore()
         _tune(setup, keeper, length, on_epoch)
     keeper.restore()

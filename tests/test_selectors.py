@@ -829,6 +829,30 @@ def test_of_copies_one_is_selected(Selector, task, n):
     assert len(set(selector.selected_indices_ % 6)) == 5
 
 
+def test_copies_of_one_run_leave_another_one_alone(monkeypatch):
+    """The length of the tuning, and the loss that it is judged by, are its own."""
+    rng = np.random.default_rng(11)
+    X = rng.normal(size=(120, 11))
+    y = X[:, 0] * X[:, 1] + X[:, 2] + 0.3 * rng.normal(size=120)
+    X = np.column_stack([X, 2 - 3 * X[:, 0], X[:, 1]])
+    changed, original = [], _training.without_copies
+
+    def observed(columns, adviser):
+        found = original(columns, adviser)
+        pairs = zip(columns, found, strict=True)
+        changed.append([set(own) != set(new) for own, new in pairs])
+        return found
+
+    monkeypatch.setattr(_training, "without_copies", observed)
+    short = {"max_iter": 30, "tuning_iter": 60, "learning_rate_selector": 0.1}
+    options = short | {"n_trials": 4, "n_surplus": 0, "random_state": 11}
+    one, three = (
+        CAESelector(4, n_init=n, **options).fit(X, y).restart_losses_ for n in (1, 3)
+    )
+    assert changed == [[False], [False, True, False]]
+    assert three[0] == pytest.approx(one[0], rel=1e-3)
+
+
 class Untrained(nn.Module):
     """A decoder that has nothing to learn."""
 

@@ -1044,7 +1044,7 @@ class SomeAdviser:
         rest = [j for j in sorted(PLANTED) if j not in columns]
         return np.array([*columns, *rest])[:k]
 
-    def independent(self, columns):
+    def distinct(self, columns):
         return [np.full(len(own), True) for own in columns]
 
     def alternatives(self, columns):

@@ -245,12 +245,21 @@ JITTER, NO_JITTER = "noise on the inputs", "no noise on the inputs"
 CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
 SHARE_HELD_OUT, ROWS_HELD_OUT = "15 per cent held out", "500 rows held out"
+# Those that have tables of their own.
+PAIRS = (
+    (NO_JITTER, JITTER),
+    (ALL_COLUMNS, CANDIDATES),
+    (ONE_STEP, FOUR_STEPS),
+    (SHARE_HELD_OUT, ROWS_HELD_OUT),
+)
+# What they show: the name of a value, and digits.
+SCORES = {"SVM": ("svm", 3), "trees": ("trees", 3)}
+DECODER = {"decoder": ("decoder", 3)}
 
 
 def choices():
     """Scores on held-out training rows with some parameters changed."""
-    of_their_own = JITTER, NO_JITTER, CANDIDATES, ALL_COLUMNS, ONE_STEP, FOUR_STEPS
-    of_their_own += SHARE_HELD_OUT, ROWS_HELD_OUT
+    of_their_own = {variant for pair in PAIRS for variant in pair}
     records = [r for r in read("choices") if r["variant"] not in of_their_own]
     rows = []
     for data in unique(records, "data"):
@@ -279,21 +288,19 @@ def input_noise():
 
 def candidates():
     """The search among all columns, and among candidates."""
-    columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "seconds": ("seconds", 0)}
+    columns = SCORES | {"seconds": ("seconds", 0)}
     return from_one_to_another(ALL_COLUMNS, CANDIDATES, columns)
 
 
 def decoder_steps():
     """One step of the decoder for each of the selector, and four."""
-    columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "decoder": ("decoder", 3)}
-    columns |= {"seconds": ("seconds", 1)}
+    columns = SCORES | DECODER | {"seconds": ("seconds", 1)}
     return from_one_to_another(ONE_STEP, FOUR_STEPS, columns)
 
 
 def rows_held_out():
     """A share of the rows held out, and at least 500 of them."""
-    columns = {"SVM": ("svm", 3), "trees": ("trees", 3), "decoder": ("decoder", 3)}
-    return from_one_to_another(SHARE_HELD_OUT, ROWS_HELD_OUT, columns)
+    return from_one_to_another(SHARE_HELD_OUT, ROWS_HELD_OUT, SCORES | DECODER)
 
 
 def from_one_to_another(one, another, columns):

@@ -85,11 +85,11 @@ _JITTER = 0.6
 _FEWEST_ROWS = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
-# Of more this share is held out; where there is a target to judge columns by, as many
-# rows at least, but no more than the larger share.
-_HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
 # Then so many parts of them take turns, to judge columns and how long to tune.
 _FOLDS = 5
+# Of more rows this share is held out; where there is a target to judge columns by, as many
+# rows at least, but no more than the larger share.
+_HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
 # With a target and fewer rows than this to train on, regression explains other columns
 # only as far as the target explains them.
 _ROWS_TO_EXPLAIN_ALL = 2000

@@ -253,7 +253,7 @@ PAIRS = (
     (SHARE_HELD_OUT, ROWS_HELD_OUT),
 )
 # What they show: the name of a value, and digits.
-SCORES = {"SVM": ("svm", 3), "trees": ("trees", 3)}
+OF_MODELS = {"SVM": ("svm", 3), "trees": ("trees", 3)}
 DECODER = {"decoder": ("decoder", 3)}
 
 
@@ -288,19 +288,19 @@ def input_noise():
 
 def candidates():
     """The search among all columns, and among candidates."""
-    columns = SCORES | {"seconds": ("seconds", 0)}
+    columns = OF_MODELS | {"seconds": ("seconds", 0)}
     return from_one_to_another(ALL_COLUMNS, CANDIDATES, columns)
 
 
 def decoder_steps():
     """One step of the decoder for each of the selector, and four."""
-    columns = SCORES | DECODER | {"seconds": ("seconds", 1)}
+    columns = OF_MODELS | DECODER | {"seconds": ("seconds", 1)}
     return from_one_to_another(ONE_STEP, FOUR_STEPS, columns)
 
 
 def rows_held_out():
     """A share of the rows held out, and at least 500 of them."""
-    return from_one_to_another(SHARE_HELD_OUT, ROWS_HELD_OUT, SCORES | DECODER)
+    return from_one_to_another(SHARE_HELD_OUT, ROWS_HELD_OUT, OF_MODELS | DECODER)
 
 
 def from_one_to_another(one, another, columns):

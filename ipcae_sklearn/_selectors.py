@@ -87,7 +87,7 @@ _FEWEST_ROWS = 16
 _ROWS_TO_VALIDATE = 500
 # Then so many parts of them take turns, to judge columns and how long to tune.
 _FOLDS = 5
-# Of more rows this share is held out; where there is a target to judge columns by, as many
+# Of more rows this share is held out; where a target judges columns by them, as many
 # rows at least, but no more than the larger share.
 _HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
 # With a target and fewer rows than this to train on, regression explains other columns

@@ -223,18 +223,17 @@ def other_k(protocol, simple):
 
 def beside_the_best(records, simple):
     """Ours beside a simple method and the best others, for each set and k."""
-    rows = []
+    rows, keys = [], ("svm", "trees")
     for data, k in dict.fromkeys((r["data"], r["k"]) for r in records):
         own = of(records, data=data, k=k)
+        cells, methods = best_in_bold(own, [data], keys)
         row = [f"{data} ({k})"]
-        for method in (*OURS, simple):
-            found = of(own, method=method)
-            row.append(f"{cell(found, 'svm')} / {cell(found, 'trees')}")
-        others = [m for m in unique(own, "method") if m not in OURS]
-        for key in ("svm", "trees"):
+        row += [" / ".join(cells[method, data]) for method in (*OURS, simple)]
+        others = [m for m in methods if m not in OURS]
+        for i, key in enumerate(keys):
             mean = {m: mean_and_error(of(own, method=m), key)[0] for m in others}
             best = max(mean, key=lambda m: mean[m])
-            row.append(f"{mean[best]:.3f} ({best})")
+            row.append(f"{cells[best, data][i]} ({best})")
         rows.append(row)
     name = "`SelectKBest`" if simple == "F-test" else simple
     header = ["data (k)", *(f"`{m}`" for m in OURS), name]

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from common import Results, Split, load_split, parser
 from downstream import DATA, REGRESSION, judge
-from ipcae_sklearn import CAESelector, IPCAESelector, _local_search, _selectors
+from ipcae_sklearn import CAESelector, IPCAESelector, _local_search, _settings
 
 MANY_ROWS = ("madelon", "isolet", "mice", "communities_crime", "usps")
 FEW_ROWS = ("dexter", "arcene")
@@ -89,7 +89,7 @@ def ways_of(variant):
     if variant == BY_KINSHIP:
         return patch.object(_local_search, "_BY_UNTRIED", "kinship")
     if variant == NO_JITTER:
-        return patch.object(_selectors, "_JITTER", 0.0)
+        return patch.object(_settings, "_JITTER", 0.0)
     return nullcontext()
 
 

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from common import Results, Split, load_split, parser
 from downstream import SUPERVISED, UNSUPERVISED, judge
-from ipcae_sklearn import CAESelector, IPCAESelector, _selectors
+from ipcae_sklearn import CAESelector, IPCAESelector, _settings
 
 MOST_TEST_ROWS = 1000
 # Name: where it is from, rows to fit to, k, and the task.
@@ -48,7 +48,7 @@ CASES = {
     "dexter, no target": ("dexter", 300, 50, "reconstruction"),
 }
 # Selector, its parameters, and the number of folds.
-_FOLDS = _selectors._FOLDS
+_FOLDS = _settings._FOLDS
 OURS = {
     "no folds": (IPCAESelector, {}, 0),
     "no swaps": (IPCAESelector, {"n_trials": 0}, _FOLDS),
@@ -77,7 +77,7 @@ def fit(method, split, k, task, seed):
     """The columns that ours select, and what is to be said of the decoder."""
     kind, parameters, folds = OURS[method]
     selector = kind(k, task=task, random_state=seed, **parameters)
-    with patch.object(_selectors, "_FOLDS", folds):
+    with patch.object(_settings, "_FOLDS", folds):
         selector.fit(split.X_train, split.y_train)
     figures = {"score": selector.score(split.X_test, split.y_test)}
     if task == "classification":

@@ -107,7 +107,9 @@ class _Best:
 
     columns: np.ndarray
     loss: float = np.inf
-    missed: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k,) importances
+    decoder: dict = field(default_factory=dict)  # state of the one trained on them
+    # (k,) how much it would miss each of them, once that is asked for.
+    missed: np.ndarray = field(default_factory=lambda: np.empty(0))
     # For each kind of columns; below 1: that helps no more.
     n_given_up: list[float] = field(default_factory=list)
     n_left: int = 0  # sets that may yet be tried
@@ -168,7 +170,7 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
     try:
         for first in range(0, len(queue), 2):
             pair = queue[first : first + 2]
-            _take_better(best, trials.judge(*pair, measure=n_left > 0))
+            _take_better(best, trials.judge(*pair))
             report(min(first + 1, len(others)))  # the columns to begin with are none
         while kinds := sorted({kind for own in best for kind in own.kinds()}):
             judged = trials.judge(*_ask(trials, best, adviser, kinds))
@@ -374,12 +376,13 @@ def _differ(a, b) -> np.ndarray:
 
 def _take_better(best: Sequence[_Best], judged) -> None:
     """Take the best of the sets of columns that were tried for each run."""
-    columns, losses, missed = judged
+    columns, losses, decoder = judged
     for i, own in enumerate(best):
         better = int(losses[:, i].argmin())
         if _is_better(own, columns[better][i], losses[better, i]):
             own.columns, own.loss = columns[better][i], losses[better, i]
-            own.missed = missed[better][i]
+            own.decoder = decoder.run_state(better * len(best) + i)
+            own.missed = np.empty(0)
 
 
 def _is_better(own: _Best, columns, loss) -> bool:
@@ -411,6 +414,8 @@ def _ask(trials, best, adviser, kinds) -> list[list[np.ndarray]]:
     """For each run, its columns with some replaced by those that its decoder asks for:
     a set for each kind.
     """
+    if not all(len(own.missed) for own in best):
+        trials.measure(best)
     kept = [[own.kept(kind) for own in best] for kind in kinds]
     columns = [own.columns for own in best]
     asked = trials.ask(columns, kept, adviser.rows(), kinds)
@@ -436,21 +441,24 @@ class _Trials:
         self.n_trial = min(_TRIAL_STEPS, -(-n_tuning // 2))
         self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
 
-    def judge(self, *sets, measure=True):
+    def judge(self, *sets):
         """Losses (s, r) on the held-out rows of decoders trained on s sets of columns
-        for each run, and what the columns are worth, if it is to be measured.
+        for each run, and these decoders.
         """
-        columns = [own for columns in sets for own in columns]
         several = self._several(len(sets))
-        table = padded(columns, several.model)
+        table = padded([own for columns in sets for own in columns], several.model)
         train_decoder(several, table, self.n_trial)
         losses = validate(several, table).reshape(len(sets), -1)
-        own = [np.empty(0)] * len(columns)
-        if measure:
-            missed = importances(several, columns)
-            own = [m[: len(c)] for m, c in zip(missed, columns, strict=True)]
-        n_runs = self.setup.n_runs
-        return sets, losses, [own[i : i + n_runs] for i in range(0, len(own), n_runs)]
+        return sets, losses, several.model.decoder
+
+    def measure(self, best: Sequence[_Best]) -> None:
+        """Find out how much each run's decoder would miss its columns."""
+        alone = self._several(1)
+        for i, own in enumerate(best):
+            alone.model.decoder.load_run_state(i, own.decoder)
+        missed = importances(alone, [own.columns for own in best])
+        for own, values in zip(best, missed, strict=True):
+            own.missed = values[: len(own.columns)]
 
     def ask(self, columns, kept, rows, kinds) -> Sequence[Tensor]:
         """What decoders on the columns kept want to know of each run's rows (r, n):

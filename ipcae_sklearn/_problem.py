@@ -82,6 +82,11 @@ class Runs:
             return len(self.train_rows)
         return int(np.count_nonzero(self.weights, axis=1).max())
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether rows are held out from any run."""
+        return len(self.validation_rows) > 0
+
     def halves(self) -> Iterator[Runs]:
         """The first half of the runs, and the others; each run stays as it is.
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 import scipy.sparse
 import scipy.special
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics import accuracy_score, r2_score
@@ -22,7 +19,6 @@ from sklearn.utils import (
     RegressorTags,
     check_array,
     check_consistent_length,
-    check_random_state,
 )
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
@@ -35,23 +31,23 @@ from ipcae_sklearn._callbacks import (
     EpochReporter,
     with_callbacks,
 )
+from ipcae_sklearn._context import training_context
 from ipcae_sklearn._data import (
     check_finite,
     column_statistics,
     resolve_device,
     row_blocks,
 )
-from ipcae_sklearn._decoding import Setup, TrainingOptions
+from ipcae_sklearn._decoding import Setup
 from ipcae_sklearn._modules import (
     MAPS,
     ConcreteAutoencoder,
-    CustomDecoder,
     DirectLogits,
     IndirectLogits,
     make_decoder,
-    trainable,
 )
 from ipcae_sklearn._numbers import naming_columns_without_numbers, of_numbers
+from ipcae_sklearn._predictor import Predictor, to_arrays, to_tensors
 from ipcae_sklearn._problem import (
     Problem,
     Runs,
@@ -62,6 +58,7 @@ from ipcae_sklearn._problem import (
     warn_if_constant,
     warn_if_few_dominate,
 )
+from ipcae_sklearn._settings import SelectorSettings
 from ipcae_sklearn._targets import (
     Target,
     check_labels,
@@ -72,70 +69,10 @@ from ipcae_sklearn._targets import (
 from ipcae_sklearn._training import RunResult, train
 from ipcae_sklearn._warnings import warn
 
-# Steps of the decoder in the search and in the tuning that "auto" asks for, in whole
-# epochs, and the fewest epochs. Both need steps, however many rows there are.
-_SEARCH_STEPS, _SEARCH_EPOCHS = 2000, 5
-_TUNING_STEPS, _TUNING_EPOCHS = 2000, 30
-# Steps of the decoder for each of the selector, at most, and bytes of the rows that
-# these take in together.
-_DECODER_STEPS, _DECODER_STEPS_BYTES = 4, 2**26
-# Of noise on the inputs of a classifier in the tuning, in units of the scaled columns.
-_JITTER = 0.6
-# With a target, rows of the selector that search, at least.
-_FEWEST_ROWS = 16
-# With fewer rows than this, holding some out costs more than it tells.
-_ROWS_TO_VALIDATE = 500
-# Then so many parts of them take turns, to judge columns and how long to tune.
-_FOLDS = 5
-# Of more rows this share is held out; where a target judges columns by them, as many
-# rows at least, but no more than the larger share.
-_HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
-# With a target and fewer rows than this to train on, regression explains other columns
-# only as far as the target explains them.
-_ROWS_TO_EXPLAIN_ALL = 2000
-# Passes of the linear swaps that the local search tries first; and perturbations from
-# which they begin anew where they are all that it tries.
-_SWAP_PASSES, _PERTURBATIONS = 3, 20
-# Where there are too few rows to hold some out, selected features are hidden from the
-# decoder at random: at most this share, and so that this many are left in the mean.
-_MOST_DROPOUT, _LEFT_IN = 0.8, 10
-# With a target the search chooses among so many columns that tell most of it by
-# themselves: where rows are too few to hold some out and, of more columns than the
-# last, up to as many rows as above. They do not show what others tell in company.
-_CANDIDATES_OF_FEW, _CANDIDATES, _COLUMNS_TO_SCREEN = 1000, 8192, 32_768
 # How scikit-learn checks X; that values are finite is checked here, by column.
 _VALIDATION = {"accept_sparse": "csr", "ensure_all_finite": False}
 # How far a row that starts at a greedy column is ahead of all others together.
 _START_LEAD = 3.0
-
-
-@dataclass
-class _Fitted:
-    """What prediction needs, in numpy and plain Python."""
-
-    columns: np.ndarray  # (p,) numbers of the columns that were in use
-    center: np.ndarray  # (n_features,)
-    scale: np.ndarray  # (n_features,)
-    decoder_order: np.ndarray  # (k,) decoder input of each selected column
-    decoder: object  # the user's factory or None
-    hidden_layer_sizes: tuple[int, ...]
-    n_outputs: int
-    loss: str
-    target_center: np.ndarray | None
-    target_scale: np.ndarray | None
-    decoder_state: dict[str, np.ndarray]
-    selector_state: dict[str, np.ndarray]
-
-    def build_decoder(self, k: int):
-        """The trained decoder as a module of one run."""
-        device = torch.device("cpu")
-        with _training_context(device, 0, self.decoder is not None):
-            generators = [torch.Generator().manual_seed(0)]
-            decoder = make_decoder(
-                self.decoder, [k], self.hidden_layer_sizes, self.n_outputs, generators
-            )
-            decoder.load_run_state(0, _to_tensors(self.decoder_state))
-        return decoder.eval()
 
 
 def _after(*tasks: str):
@@ -158,81 +95,10 @@ def _after(*tasks: str):
     return check
 
 
-class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
+class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSettings):
     """Everything but the logits, in which :class:`CAESelector` and
     :class:`IPCAESelector` differ.
     """
-
-    def __init__(
-        self,
-        k=10,
-        *,
-        task="auto",
-        init="random",
-        hidden_layer_sizes=(200,),
-        decoder=None,
-        temperature=(10.0, 0.01),
-        temperature_schedule="exponential",
-        noise="pool",
-        gradient="relaxed",
-        n_gradient_samples=10,
-        diversity=0.0,
-        max_iter="auto",
-        n_surplus="auto",
-        n_candidates="auto",
-        feature_dropout="auto",
-        n_trials=14,
-        tuning_iter="auto",
-        batch_size="auto",
-        n_decoder_steps="auto",
-        learning_rate_init="auto",
-        learning_rate_selector="auto",
-        weight_decay=0.0,
-        validation_fraction="auto",
-        early_stopping=False,
-        n_iter_no_change=10,
-        tol=1e-4,
-        class_weight=None,
-        standardize="auto",
-        n_init=1,
-        device="auto",
-        warm_start=False,
-        random_state=None,
-        verbose=False,
-    ):
-        self.k = k
-        self.task = task
-        self.init = init
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.decoder = decoder
-        self.temperature = temperature
-        self.temperature_schedule = temperature_schedule
-        self.noise = noise
-        self.gradient = gradient
-        self.n_gradient_samples = n_gradient_samples
-        self.diversity = diversity
-        self.max_iter = max_iter
-        self.n_surplus = n_surplus
-        self.n_candidates = n_candidates
-        self.feature_dropout = feature_dropout
-        self.n_trials = n_trials
-        self.tuning_iter = tuning_iter
-        self.batch_size = batch_size
-        self.n_decoder_steps = n_decoder_steps
-        self.learning_rate_init = learning_rate_init
-        self.learning_rate_selector = learning_rate_selector
-        self.weight_decay = weight_decay
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.class_weight = class_weight
-        self.standardize = standardize
-        self.n_init = n_init
-        self.device = device
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X, y=None, sample_weight=None):
         """Select features.
@@ -329,71 +195,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             if name == "_fitted" or (name.endswith("_") and not name.startswith("_"))
         }
 
-    def _check_parameters(self) -> None:
-        check_option, check_number = _parameters.check_option, _parameters.check_number
-        check_option("task", self.task, _parameters.TASKS)
-        check_option("init", self.init, ("random", "greedy"))
-        check_option(
-            "temperature_schedule",
-            self.temperature_schedule,
-            ("exponential", "linear"),
-        )
-        check_option("noise", self.noise, ("pool", "batch", "sample"))
-        gradients = ("relaxed", "straight_through", "gumbel_rao")
-        check_option("gradient", self.gradient, gradients)
-        if self.gradient == "gumbel_rao" and self.noise == "sample":
-            raise ValueError(
-                "gradient='gumbel_rao' draws noise for all rows together, which "
-                "noise='sample' does not."
-            )
-        options = ("auto", "l4", True, False)
-        check_option("standardize", self.standardize, options)
-        for name in ("early_stopping", "warm_start"):
-            check_option(name, getattr(self, name), (True, False))
-        if not isinstance(self.verbose, (Integral, np.bool_)):
-            raise TypeError(f"verbose must be True or False, got {self.verbose!r}.")
-        for name in ("n_gradient_samples", "n_iter_no_change", "n_init"):
-            check_number(name, getattr(self, name), low=1, integer=True)
-        check_number("n_trials", self.n_trials, low=0, integer=True)
-        for name in ("diversity", "weight_decay", "tol"):
-            check_number(name, getattr(self, name), low=0)
-        check_number_or = _parameters.check_number_or
-        for name in ("learning_rate_init", "learning_rate_selector"):
-            rate = getattr(self, name)
-            check_number_or(name, rate, ("auto",), low=0, open_low=True)
-        check_number_or("n_surplus", self.n_surplus, ("auto",), low=0, integer=True)
-        if self.n_surplus not in ("auto", 0) and self._no_surplus():
-            name = self._no_surplus()
-            raise ValueError(
-                f"n_surplus={self.n_surplus!r} does not go with "
-                f"{name}={getattr(self, name)!r}; use n_surplus='auto' or 0."
-            )
-        own, named = self.n_candidates, ("auto", "all")
-        check_number_or("n_candidates", own, named, low=1, integer=True)
-        if own not in named and self.warm_start:
-            raise ValueError(
-                f"n_candidates={own!r} does not go with warm_start=True: the next fit "
-                "would have others. Use 'auto' or 'all'."
-            )
-        check_number_or("max_iter", self.max_iter, ("auto",), low=1, integer=True)
-        check_number_or("tuning_iter", self.tuning_iter, ("auto",), low=0, integer=True)
-        for name in ("batch_size", "n_decoder_steps"):
-            own = getattr(self, name)
-            check_number_or(name, own, ("auto",), low=1, integer=True)
-        fraction = self.validation_fraction
-        check_number_or(
-            "feature_dropout", self.feature_dropout, ("auto",), low=0, high=0.99
-        )
-        check_number_or("validation_fraction", fraction, ("auto",), low=0, high=1)
-        a_module = isinstance(self.decoder, torch.nn.Module)
-        if a_module or (self.decoder is not None and not callable(self.decoder)):
-            raise TypeError(
-                "decoder must be None or a callable (n_inputs, n_outputs) -> "
-                f"torch.nn.Module, got {self.decoder!r}."
-            )
-        _parameters.check_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
-        _parameters.check_temperature(self.temperature)
-
     def _check_data(self, X, y, sample_weight):
         """Validated X, y, the task, and the weights."""
         if self.task in ("classification", "regression") and y is None:
@@ -477,35 +278,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         n_own = float(np.mean(np.count_nonzero(runs.weights, axis=1)))
         return runs, len(runs.train_rows) / n_own
 
-    def _integer_seed(self) -> int:
-        """``random_state`` if it is an integer, else one drawn from it."""
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        return check_random_state(self.random_state).randint(2**31 - 1)
-
-    def _resolve_k(self, n_features: int) -> int:
-        k = _parameters.resolve_k(self.k, n_features)
-        if k > n_features:
-            warn(
-                f"k={self.k} is greater than n_features={n_features}. All the "
-                "features will be kept.",
-            )
-        return min(k, n_features)
-
-    def _resolve_fraction(self, task, n: int) -> float:
-        if self.validation_fraction != "auto":
-            return self.validation_fraction
-        if n < _ROWS_TO_VALIDATE:
-            return 0.0
-        if task == "reconstruction":
-            return _HELD_OUT
-        return min(max(_HELD_OUT, _ROWS_HELD_OUT / n), _MOST_HELD_OUT)
-
-    def _resolve_standardize(self, task) -> bool | str:
-        if self.standardize == "auto":
-            return False if task == "reconstruction" else "l4"
-        return self.standardize
-
     def _resolve_scale(self, statistics, task, k) -> np.ndarray:
         """Divisor of each column: its own deviation, of either kind, or one for all."""
         std, standardize = statistics.std, self._resolve_standardize(task)
@@ -545,83 +317,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             )
         return weights
 
-    def _training_options(self, n_train: int, task: str) -> TrainingOptions:
-        """The parameters as the training loop takes them, "auto" resolved."""
-        steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
-        max_iter, tuning_iter = self.max_iter, self.tuning_iter
-        if max_iter == "auto":
-            max_iter = max(_SEARCH_EPOCHS, -(-_SEARCH_STEPS // steps_per_epoch))
-        if tuning_iter == "auto":
-            tuning_iter = max(_TUNING_EPOCHS, -(-_TUNING_STEPS // steps_per_epoch))
-        rate, selector_rate = self.learning_rate_init, self.learning_rate_selector
-        jitter_rate = rate
-        if rate == "auto":
-            rate = 3e-3 if task == "reconstruction" else 1e-3
-            jitter_rate = 3e-3
-        jitter = _JITTER if task == "classification" and self.decoder is None else 0.0
-        if selector_rate == "auto":
-            selector_rate = self._selector_rate()
-        return TrainingOptions(
-            max_iter=int(max_iter),
-            n_decoder_steps=1,
-            tuning_iter=int(tuning_iter),
-            n_folds=self._resolve_folds(n_train),
-            n_trials=int(self.n_trials),
-            dropout=(),
-            learning_rate=rate,
-            jitter=jitter,
-            jitter_learning_rate=jitter_rate,
-            selector_learning_rate=selector_rate,
-            weight_decay=self.weight_decay,
-            temperature=_parameters.check_temperature(self.temperature),
-            temperature_schedule=self.temperature_schedule,
-            noise=self.noise,
-            gradient=self.gradient,
-            n_gradient_samples=self.n_gradient_samples,
-            diversity=self.diversity,
-            early_stopping=self.early_stopping,
-            n_iter_no_change=self.n_iter_no_change,
-            tol=self.tol,
-        )
-
-    def _resolve_folds(self, n_train: int) -> int:
-        """Folds by which few rows tell how long to tune; 0 for all of it."""
-        # A warm fit goes on with the decoder that it has.
-        return _FOLDS if n_train < _ROWS_TO_VALIDATE and not self.warm_start else 0
-
-    def _repeats_search(self, task, holds_out: bool) -> bool:
-        """Whether folds, if there are any, repeat the search."""
-        judges = self.n_trials and self.tuning_iter and not holds_out
-        # Without a target there is less that few rows could tell by chance.
-        return bool(judges) and task != "reconstruction"
-
-    def _resolve_dropout(self, n_rows: int, few: bool) -> float:
-        """Share of the features of n_rows rows to hide; ``few``: by default."""
-        if self.feature_dropout != "auto":
-            return self.feature_dropout
-        # As searching rows that are dropped later, this is for a tuning to make good.
-        if not few or self._no_surplus():
-            return 0.0
-        return float(np.clip(1 - _LEFT_IN / n_rows, 0, _MOST_DROPOUT))
-
-    def _resolve_batch_size(self, n_train: int) -> int:
-        """About the square root of the rows, so that epochs grow slower than they."""
-        if self.batch_size != "auto":
-            return min(int(self.batch_size), n_train)
-        if n_train <= 64:
-            return n_train
-        return int(np.clip(2 ** round(np.log2(n_train) / 2), 32, 256))
-
-    def _resolve_decoder_steps(self, decoder, n_train: int, n_features: int) -> int:
-        """How many batches a step of the selector takes in, to search n_features."""
-        if self.n_decoder_steps != "auto":
-            return int(self.n_decoder_steps)
-        # As published; and noise of each row's own costs the same in any step.
-        if self.tuning_iter == 0 or self.noise == "sample" or not trainable(decoder):
-            return 1
-        n_bytes = 4 * n_features * self._resolve_batch_size(n_train)
-        return int(np.clip(_DECODER_STEPS_BYTES // n_bytes, 1, _DECODER_STEPS))
-
     def _train(self, problem, task, runs, options, device, batch_size, reporter):
         """Train runs side by side, in parts if they do not fit on a GPU; a list of
         their results.
@@ -651,31 +346,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         target, everything = problem.target, None
         if min(runs.k) == len(problem.columns):  # nothing to search for
             everything = [np.arange(k) for k in runs.k]
-        with _training_context(device, runs.seeds[0], self.decoder is not None):
+        with training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
-            holds_out = len(runs.validation_rows) > 0
-            few = task != "reconstruction" and not holds_out
-            by_target = task != "reconstruction" and runs.n_train < _ROWS_TO_EXPLAIN_ALL
-            perturbs = task == "reconstruction" and holds_out
-            adviser = GreedyAdviser(
-                rows,
-                target,
-                runs,
-                n_swap_passes=_SWAP_PASSES,
-                n_perturbations=_PERTURBATIONS if perturbs else 0,
-                by_target=by_target,
-                with_curves=few,
-            )
+            advice = self._resolve_advice(task, runs.n_train, runs.holds_out)
+            adviser = GreedyAdviser(rows, target, runs, **advice)
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
             model = self._untrained(problem, task, adviser, everything is not None)
-            dropout = tuple(self._resolve_dropout(n, few) for n in model.k)
+            dropout = [self._resolve_dropout(n, task, runs.holds_out) for n in model.k]
 
             def untrained(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
                 return self._untrained(problem, task, adviser).to(device)
 
-            repeats = options.n_folds > 0 and self._repeats_search(task, holds_out)
+            repeats = self._repeats_search(task, runs.holds_out)
             n_searched = model.n_searched(len(problem.columns))
             n_decoder_steps = self._resolve_decoder_steps(
                 model.decoder, runs.n_train, n_searched
@@ -684,7 +368,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
-                replace(options, dropout=dropout, n_decoder_steps=n_decoder_steps),
+                replace(
+                    options, dropout=tuple(dropout), n_decoder_steps=n_decoder_steps
+                ),
             )
             return train(
                 setup,
@@ -692,26 +378,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 k=runs.k,
                 columns=everything,
                 adviser=adviser,
-                untrained=untrained if repeats else None,
+                untrained=untrained if repeats and options.n_folds else None,
                 on_epoch=reporter,
                 on_trial=reporter.report_trials,
             )
-
-    def _n_rows(self, k: int, n_features: int, task: str) -> int:
-        """Rows that search for k of the columns in use."""
-        if self.n_surplus != "auto":
-            return min(k + self.n_surplus, n_features)
-        if task == "reconstruction" or self._no_surplus():
-            return k
-        return max(k, min(_FEWEST_ROWS, n_features // 2))
-
-    def _no_surplus(self) -> str:
-        """The parameter that does not go with rows that are dropped, if any."""
-        if self.decoder is not None:
-            return "decoder"
-        if self.warm_start:
-            return "warm_start"
-        return "tuning_iter" if self.tuning_iter == 0 else ""
 
     def _untrained(self, problem, task, adviser, takes_all: bool = False):
         """A model of the adviser's runs as it is before the search, if there is one."""
@@ -720,39 +390,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         start: list = [None] * len(runs.k)
         if adviser.fallbacks:
             start = adviser.complete(adviser.fallbacks[0], n_rows)
-        candidates, n = None, self._resolve_candidates(max(n_rows), p, task, runs)
+        candidates, n = (
+            None,
+            self._resolve_candidates(
+                max(n_rows), p, task, runs.n_train, runs.holds_out
+            ),
+        )
         if n < p:
             found = adviser.candidates(n, start if adviser.fallbacks else None)
             if adviser.fallbacks:
                 start = list(map(np.searchsorted, found, start))
             candidates = torch.from_numpy(np.stack(found))
         return self._make_model(problem, runs, n_rows, start, candidates)
-
-    def _resolve_candidates(self, n_rows: int, p: int, task, runs) -> int:
-        """How many of p columns n_rows rows search among."""
-        wanted = self.n_candidates
-        if wanted == "all":
-            return p
-        if wanted != "auto":
-            if task == "reconstruction":
-                raise ValueError(
-                    f"n_candidates={wanted} needs a target that tells which; without "
-                    "one use 'auto' or 'all'."
-                )
-            if wanted < min(n_rows, p):
-                raise ValueError(
-                    f"n_candidates={wanted} is fewer than the {n_rows} rows that "
-                    "search for features of their own. Increase it, or lower k or "
-                    "n_surplus."
-                )
-            return min(wanted, p)
-        # As hiding features, this is for a tuning and the local search to make good.
-        if task == "reconstruction" or self._no_surplus():
-            return p
-        few = len(runs.validation_rows) == 0 and runs.n_train < _ROWS_TO_VALIDATE
-        wide = p > _COLUMNS_TO_SCREEN and runs.n_train < _ROWS_TO_EXPLAIN_ALL
-        n = _CANDIDATES_OF_FEW if few else _CANDIDATES
-        return min(n, p) if (few or wide) and 2 * n_rows <= n else p
 
     def _make_model(
         self, problem, runs, n_rows, start, candidates
@@ -772,10 +421,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             self._load_state(model, problem)
         return model
 
-    def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        sizes = self.hidden_layer_sizes
-        return _parameters.check_sizes("hidden_layer_sizes", sizes)
-
     def _load_state(self, model, problem) -> None:
         """Start run 0 of a warm fit where the last fit ended."""
         last = self._fitted
@@ -788,8 +433,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
             if classes is not None and not np.array_equal(self.classes_, classes):
                 raise ValueError("y has other classes")
             state = {
-                "selector": _to_tensors(last.selector_state),
-                "decoder": _to_tensors(last.decoder_state),
+                "selector": to_tensors(last.selector_state),
+                "decoder": to_tensors(last.decoder_state),
             }
             with torch.no_grad():
                 model.load_run_state(0, state)
@@ -828,21 +473,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         self.scores_ = self.probabilities_.max(axis=0)
         self.ranking_ = _ranking(self.scores_, self.selected_indices_)
         self.importances_ = best.importances[order] * unit
-        self._fitted = _Fitted(
+        self._fitted = Predictor(
+            selected=self.selected_indices_,
+            inputs=np.argsort(order),
             columns=problem.columns,
             center=problem.center,
             scale=problem.scale,
-            decoder_order=order,
-            decoder=self.decoder,
+            factory=self.decoder,
             hidden_layer_sizes=self._hidden_layer_sizes(),
             n_outputs=problem.target.n_outputs,
             loss=problem.target.loss,
             target_center=problem.target.center,
             target_scale=problem.target.scale,
-            decoder_state=_to_arrays(problem.of_all_columns(best.state["decoder"])),
-            selector_state=_to_arrays(
-                best.state["selector"] if self.warm_start else {}
-            ),
+            decoder_state=to_arrays(problem.of_all_columns(best.state["decoder"])),
+            selector_state=to_arrays(best.state["selector"] if self.warm_start else {}),
         )
         judged = ""
         if options.n_trials and options.tuning_iter:
@@ -889,9 +533,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
                 f"X has {X.shape[1]} features, but reconstruct takes the {k} selected "
                 "ones, as transform returns them."
             )
-        in_use = self._fitted.columns
-        full = np.tile(self._fitted.center, (X.shape[0], 1))
-        full[:, in_use] += self._decode(X) * self._fitted.scale[in_use]
+        fitted = self._fitted
+        full = np.tile(fitted.center, (X.shape[0], 1))
+        full[:, fitted.columns] += fitted.decode(X) * fitted.scale[fitted.columns]
         return full
 
     @available_if(_after("classification", "regression"))
@@ -997,9 +641,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         std = column_statistics(X, weights).std / fitted.scale
         error = np.zeros(X.shape[1])
         for rows in row_blocks(X.shape):
-            left = (_dense(X[rows]) - fitted.center) / fitted.scale
+            left = fitted.scaled(X[rows])
             # Columns that were constant in training stay as they were.
-            left[:, fitted.columns] -= self._decode(X[rows][:, self.selected_indices_])
+            left[:, fitted.columns] -= fitted.decode(X[rows][:, fitted.selected])
             error += weights[rows] @ np.square(left, out=left)
         varies = std > 0
         if not varies.any():
@@ -1014,30 +658,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
 
     def _decode_selected(self, X):
         check_is_fitted(self)
-        return self._decode(self._check_features(X)[:, self.selected_indices_])
-
-    def _decode(self, X) -> np.ndarray:
-        """Outputs of the decoder for the selected features, on the CPU."""
-        fitted, selected = self._fitted, self.selected_indices_
-        k, m = len(selected), fitted.n_outputs
-        inputs = np.argsort(fitted.decoder_order)
-        decoder = fitted.build_decoder(k)
-        # In float64 a row's prediction does not depend on the rows beside it. A user's
-        # decoder may know float32 alone, in which it was trained.
-        own = isinstance(decoder, CustomDecoder)
-        dtype = torch.float32 if own else torch.float64
-        decoder.to(dtype)
-        as_trained: contextlib.AbstractContextManager = contextlib.nullcontext()
-        if own:
-            as_trained = _training_context(torch.device("cpu"), 0, users_module=True)
-        outputs = np.empty((X.shape[0], m))
-        with as_trained, torch.inference_mode():
-            width = max(k, m, *fitted.hidden_layer_sizes)
-            for rows in row_blocks((X.shape[0], width)):
-                Z = (_dense(X[rows]) - fitted.center[selected]) / fitted.scale[selected]
-                batch = torch.from_numpy(Z[:, inputs]).to(dtype)
-                outputs[rows] = decoder(batch.unsqueeze(0))[0].numpy()
-        return outputs
+        return self._fitted.decode(self._check_features(X)[:, self.selected_indices_])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -1052,28 +673,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, BaseEstimator):
         task = getattr(self, "task_", self.task)
         tags.estimator_type = kinds.get(task) if isinstance(task, str) else None
         return tags
-
-
-_GLOBAL_STATE = threading.RLock()
-
-
-@contextlib.contextmanager
-def _training_context(device, seed, users_module: bool):
-    """Torch's global settings as training needs them, put back afterwards."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        # A device context slows every call of torch: only where one has to be undone.
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        if users_module:  # which depends on them; one fit at a time
-            stack.enter_context(_GLOBAL_STATE)
-            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-            torch.set_default_dtype(torch.float32)
-            devices = [device] if device.type == "cuda" else []
-            stack.enter_context(torch.random.fork_rng(devices))
-            torch.manual_seed(seed)
-        yield
 
 
 def _check_sample_weight(sample_weight, X) -> np.ndarray:
@@ -1107,19 +706,6 @@ def _ranking(scores, selected) -> np.ndarray:
     ranking = np.ones(len(scores), dtype=int)
     ranking[rest[np.argsort(-scores[rest], kind="stable")]] += np.arange(len(rest)) + 1
     return ranking
-
-
-def _dense(X) -> np.ndarray:
-    return X.toarray() if scipy.sparse.issparse(X) else X
-
-
-def _to_arrays(state) -> dict[str, np.ndarray]:
-    return {name: t.cpu().numpy() for name, t in state.items()}
-
-
-def _to_tensors(state) -> dict[str, torch.Tensor]:
-    # torch shares memory with numpy; a copy keeps the fitted state as it is.
-    return {name: torch.tensor(array) for name, array in state.items()}
 
 
 class CAESelector(_BaseConcreteSelector):
@@ -1364,6 +950,8 @@ class CAESelector(_BaseConcreteSelector):
     (1797, 64)
     """
 
+    _selector_rate = 0.05
+
     def _make_logits(self, k, n_features, generators, start):
         return DirectLogits(
             k,
@@ -1372,9 +960,6 @@ class CAESelector(_BaseConcreteSelector):
             start=start,
             start_logit=_START_LEAD + np.log(n_features),
         )
-
-    def _selector_rate(self) -> float:
-        return 0.05
 
 
 class IPCAESelector(_BaseConcreteSelector):
@@ -1635,6 +1220,8 @@ class IPCAESelector(_BaseConcreteSelector):
     (10,)
     """
 
+    _selector_rate = 0.003
+
     def __init__(
         self,
         k=10,
@@ -1760,9 +1347,6 @@ class IPCAESelector(_BaseConcreteSelector):
             start=start,
             start_logit=_START_LEAD + np.log(n_features),
         )
-
-    def _selector_rate(self) -> float:
-        return 0.003
 
     def _no_surplus(self) -> str:
         return super()._no_surplus() or ("map" if self.map == "full" else "")

@@ -50,9 +50,14 @@ TABLE = {
     "_advice": Allowed("_greedy _regression", "numpy torch"),
     "_directions": Allowed("_data _targets", "numpy torch"),
     "_problem": Allowed("_batches _data _directions _targets _warnings", "numpy torch"),
+    "_context": Allowed("", "torch"),
+    "_predictor": Allowed("_context _data _modules", "numpy scipy torch"),
+    "_settings": Allowed(
+        "_decoding _modules _parameters _warnings", "numpy sklearn torch"
+    ),
     "_selectors": Allowed(
-        "_advice _problem _functional _modules _decoding _training _data "
-        "_parameters _callbacks _targets _warnings _numbers",
+        "_advice _problem _functional _modules _decoding _training _data _context "
+        "_predictor _settings _parameters _callbacks _targets _warnings _numbers",
         "numpy scipy sklearn torch",
     ),
     "_search": Allowed(

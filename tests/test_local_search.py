@@ -22,6 +22,7 @@ from ipcae_sklearn._decoding import (
     TrainingOptions,
     TuningLength,
     folds_of,
+    importances,
     padded,
     tuning_lengths,
     unmet_needs,
@@ -30,6 +31,8 @@ from ipcae_sklearn._functional import cross_entropy, squared_error
 from ipcae_sklearn._local_search import (
     _Best,
     _is_clearly_worse,
+    _take_better,
+    _Trials,
     local_search,
     local_search_in_folds,
     stand_ins,
@@ -923,11 +926,32 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
 
 def test_columns_missed_least_are_given_up():
     missed = np.array([0.3, -0.1, 0.2, 0.1])
-    own = _Best(np.array([8, 6, 4, 2]), 0.0, missed, [2, 0.5, 1], n_left=1)
+    own = _Best(np.array([8, 6, 4, 2]), missed=missed, n_given_up=[2, 0.5, 1], n_left=1)
     assert own.kinds() == [0]
     assert own.kept(0).tolist() == [True, False, True, False]
     assert own.kept(1).all()  # helps no more
     assert own.kept(2).all()  # no set is left to try
+
+
+def test_each_run_measures_its_best_columns_by_the_decoder_trained_on_them():
+    X, y = product()
+    case = Case(X, y, 3, 2)
+    sets = [[np.array(a), np.array(b)] for a, b in [([0, 1, 2], [5, 6, 7])] * 2]
+    sets[1] = sets[1][::-1]  # the first set is better for run 0, the second for run 1
+    trials = _Trials(case.setup(), case.seeds)
+    judged = trials.judge(*sets)
+    best = [_Best(own) for own in sets[0]]
+    _take_better(best, judged)
+    assert [own.columns.tolist() for own in best] == [[0, 1, 2]] * 2
+    trials.measure(best)
+    decoders = case.model.decoders_alone(2)
+    for i in range(4):
+        decoders.decoder.load_run_state(i, judged[2].run_state(i))
+    setup = Setup(decoders, case.batches.repeated(2), case.loss, OPTIONS)
+    every = importances(setup, [own for columns in sets for own in columns])
+    assert_allclose(best[0].missed, every[0], rtol=1e-5)
+    assert_allclose(best[1].missed, every[3], rtol=1e-5)
+    assert np.abs(every[1]).max() < 0.1 * every[0].max()
 
 
 @pytest.mark.parametrize("custom", [False, True])

@@ -26,6 +26,7 @@ from ipcae_sklearn import (
     _data,
     _local_search,
     _selectors,
+    _settings,
     _training,
     greedy_columns,
 )
@@ -568,8 +569,8 @@ def test_few_rows_are_not_learned_by_heart(Selector, task, decoder):
 def test_noise_on_the_inputs_of_a_classifier_helps(Selector, seed, monkeypatch):
     X, y = load_digits(return_X_y=True)
     losses = []
-    for scale in (0.0, _selectors._JITTER):
-        monkeypatch.setattr(_selectors, "_JITTER", scale)
+    for scale in (0.0, _settings._JITTER):
+        monkeypatch.setattr(_settings, "_JITTER", scale)
         selector = Selector(20, max_iter=10, n_trials=0, random_state=seed)
         losses.append(selector.fit(X, y).restart_losses_.min())
     assert losses[1] < 0.9 * losses[0]
@@ -890,17 +891,17 @@ def test_how_many_batches_a_step_of_the_selector_takes_in(monkeypatch):
     own = {"decoder": Untrained, "n_decoder_steps": 4}
     assert decoder_steps(monkeypatch, **own) == [4, 3]
     # No more rows at once than there is room for.
-    monkeypatch.setattr(_selectors, "_DECODER_STEPS_BYTES", 2 * 4 * 32 * 10 + 4)
+    monkeypatch.setattr(_settings, "_DECODER_STEPS_BYTES", 2 * 4 * 32 * 10 + 4)
     assert decoder_steps(monkeypatch) == [2, 2, 2, 1]
     assert decoder_steps(monkeypatch, p=30) == [1] * 7
     assert decoder_steps(monkeypatch, p=30, n_decoder_steps=4) == [4, 3]
 
 
 def test_when_all_columns_take_part_in_the_search(monkeypatch):
-    monkeypatch.setattr(_selectors, "_CANDIDATES_OF_FEW", 10)
-    monkeypatch.setattr(_selectors, "_CANDIDATES", 8)
-    monkeypatch.setattr(_selectors, "_COLUMNS_TO_SCREEN", 15)
-    monkeypatch.setattr(_selectors, "_ROWS_TO_EXPLAIN_ALL", 800)
+    monkeypatch.setattr(_settings, "_CANDIDATES_OF_FEW", 10)
+    monkeypatch.setattr(_settings, "_CANDIDATES", 8)
+    monkeypatch.setattr(_settings, "_COLUMNS_TO_SCREEN", 15)
+    monkeypatch.setattr(_settings, "_ROWS_TO_EXPLAIN_ALL", 800)
 
     def take_part(n=120, task="classification", p=20, **parameters):
         own = {"max_iter": 2, "n_surplus": 0} | parameters

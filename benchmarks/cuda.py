@@ -123,6 +123,7 @@ def search(results, name, seed, data_home):
     }
     for method, own in ways.items():
         key = {"part": "search", "data": name, "method": method, "seed": seed}
+        key["ks"] = list(KS[name])
         if results.has(**key):
             continue
         figures = measure(own, load_split(name, data_home, seed))

@@ -435,14 +435,12 @@ def cuda_search():
 
 
 def rows_of_searches(name, method):
-    records = [r for r in read(name) if r["part"] == "search"]
+    """A row for each data set, values of k and seed that both searches have."""
+    records = [r for r in read(name) if r["part"] == "search" and r["data"] != "digits"]
     rows = []
-    for data in ("isolet", "mnist"):
-        for seed in unique(of(records, data=data), "seed"):
-            pair = {r["method"]: r for r in of(records, data=data, seed=seed)}
-            if {"IPCAESelectorCV", method} - pair.keys():
-                continue
-            ours, grid = pair["IPCAESelectorCV"], pair[method]
+    for ours in of(records, method="IPCAESelectorCV"):
+        same = {key: ours[key] for key in ("data", "ks", "seed")}
+        for grid in of(records, method=method, **same):
             scores = (
                 " ".join(f"{score:.3f}" for score in r["mean_scores"])
                 for r in (ours, grid)
@@ -450,7 +448,7 @@ def rows_of_searches(name, method):
             seconds, others = ours["seconds"], grid["seconds"]
             rows.append(
                 [
-                    f"{data}, seed {seed}",
+                    f"{ours['data']}, seed {ours['seed']}",
                     ", ".join(map(str, ours["ks"])),
                     f"{seconds:.1f}",
                     f"{others:.0f}",

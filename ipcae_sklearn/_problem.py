@@ -225,7 +225,8 @@ def warn_if_few_dominate(std, k: int, names=None) -> None:
     n_dominant = 1 + np.searchsorted(np.cumsum(variance), 0.9 * variance.sum())
     if n_dominant < min(k, max(2, 0.1 * len(std))):
         warn(
-            f"{n_dominant} of {len(std)} columns hold 90 % of the variance of X, "
-            f"column {name} most of it, and will dominate its reconstruction, which is "
-            "measured in the units of X. If the units differ, use standardize=True.",
+            f"{n_dominant} of {len(std)} columns that vary hold 90 % of the variance "
+            f"of X, column {name} most of it, and will dominate its reconstruction, "
+            "which is measured in the units of X. If the units differ, use "
+            "standardize=True.",
         )

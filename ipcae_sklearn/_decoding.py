@@ -416,13 +416,16 @@ def unmet_needs(setup: Setup, columns, index, masks) -> Tensor:
     def needs(selected, target, mask):
         entered = model.enter(selected * mask)
         output, pullback = model.decoder.leave_with_pullback(entered)
-        return pullback(setup.loss.with_gradient(output, target)[1])[0]
+        return pullback(setup.loss.with_gradient(output, target)[1], to_own=False)[0]
 
     needs = replayed(needs, columns.device, model.decoder.recordable)
     parts = []
     for selected, target, _ in setup.batches.select(columns).rows(index):
-        of_masks = [needs(selected, target, mask) for mask in masks]
-        parts.append(torch.stack(of_masks).mean(0))
+        first, *others = masks
+        total = needs(selected, target, first)
+        for mask in others:
+            total += needs(selected, target, mask)
+        parts.append(total / len(masks))
     model.train()
     return torch.cat(parts, dim=1)
 

@@ -24,7 +24,8 @@ _EPSILON = 1e-5  # of the layer normalisation, torch's own
 
 # Turns the gradient of a module's output into that of its input (None for a module
 # without one, and where it is called with ``to_input=False``) and of its parameters,
-# in the order of :func:`trainable` (None for a user's that have no use).
+# in the order of :func:`trainable` (None for a user's that have no use; none at all
+# where it is called with ``to_own=False``).
 Pullback = Callable[..., tuple[Tensor | None, list[Tensor | None]]]
 
 MAPS = ("shared", "per_row", "full", "diagonal", "scalar")
@@ -109,8 +110,8 @@ class _Linear(nn.Module):
         return _linear(z, self.weight, self.bias)
 
     def with_pullback(self, z: Tensor):
-        def pullback(grad, to_input=True):
-            own = [torch.bmm(grad.mT, z), grad.sum(1, keepdim=True)]
+        def pullback(grad, to_input=True, to_own=True):
+            own = [torch.bmm(grad.mT, z), grad.sum(1, keepdim=True)] if to_own else []
             return torch.bmm(grad, self.weight) if to_input else None, own
 
         return self.forward(z), pullback
@@ -133,16 +134,18 @@ class _LayerNorm(nn.Module):
             affine = self.weight.flatten(), self.bias.flatten()
             value, *moments = aten.native_layer_norm(z, width, *affine, _EPSILON)
 
-            def pullback(grad):
-                own = grad, z, width, *moments, *affine
-                grad, *own = aten.native_layer_norm_backward(*own, [True] * 3)
-                return grad, [g.view_as(self.weight) for g in own]
+            def pullback(grad, to_own=True):
+                own, which = (grad, z, width, *moments, *affine), [True, to_own, to_own]
+                grad, *own = aten.native_layer_norm_backward(*own, which)
+                return grad, [g.view_as(self.weight) for g in own if to_own]
 
             return value, pullback
         normal, *moments = aten.native_layer_norm(z, width, None, None, _EPSILON)
 
-        def pullback_of_runs(grad):
-            own = [(grad * normal).sum(1, keepdim=True), grad.sum(1, keepdim=True)]
+        def pullback_of_runs(grad, to_own=True):
+            own = []
+            if to_own:
+                own = [(grad * normal).sum(1, keepdim=True), grad.sum(1, keepdim=True)]
             inner = grad.mul_(self.weight), z, width, *moments, None, None
             grad = aten.native_layer_norm_backward(*inner, [True, False, False])[0]
             return grad, own
@@ -154,7 +157,7 @@ class _LeakyReLU(nn.LeakyReLU):
     def with_pullback(self, z: Tensor):
         value = F.leaky_relu_(z, self.negative_slope)  # in place: nobody else needs z
 
-        def pullback(grad):
+        def pullback(grad, to_own=True):
             slope = self.negative_slope
             return aten.leaky_relu_backward(grad, value, slope, True), []
 
@@ -215,10 +218,10 @@ class MLPDecoder(nn.Module):
             h, pullback_of_layer = layer.with_pullback(h)
             pullbacks.append(pullback_of_layer)
 
-        def pullback(grad):
+        def pullback(grad, to_own=True):
             parts = []
             for pullback_of_layer in reversed(pullbacks):
-                grad, own = pullback_of_layer(grad)
+                grad, own = pullback_of_layer(grad, to_own=to_own)
                 parts = own + parts
             return grad, parts
 
@@ -334,7 +337,7 @@ class CustomDecoder(nn.Module):
 
     def leave_with_pullback(self, h: Tensor) -> tuple[Tensor, Pullback]:
         """Nothing is left to do."""
-        return h, lambda grad: (grad, [])
+        return h, lambda grad, to_own=True: (grad, [])
 
     def repeated(self, times: int) -> CustomDecoder:
         """A decoder with all runs of this one, several times."""

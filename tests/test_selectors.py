@@ -1172,7 +1172,8 @@ def test_reconstruction_warns_when_few_columns_dominate(Selector):
     X = make_X(p=40)
     X[:, 7] *= 1e4
     with pytest.warns(
-        UserWarning, match=r"1 of 40 columns that vary hold .*column 7 most .* standardize=True"
+        UserWarning,
+        match=r"1 of 40 columns that vary hold .*column 7 most .* standardize=True",
     ):
         quick(Selector, 5, max_iter=1).fit(X)
     with pytest.warns(UserWarning, match="1 of 5 columns that vary hold"):

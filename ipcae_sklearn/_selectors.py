@@ -771,7 +771,7 @@ class CAESelector(_BaseConcreteSelector):
     n_candidates : int, "auto" or "all", default="auto"
         Features that the search chooses among, with a target: those that tell most of
         it by themselves, in a line, on the rows that a run (a fold) trains on. All
-        else, as the local search, looks at all features. Features that tell something
+        else, as the local search, looks beyond these. Features that tell something
         in company only, or in an even curve, are among them by chance: "all" leaves
         none out, but few rows do not show which of thousands of features these are.
         "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
@@ -868,7 +868,8 @@ class CAESelector(_BaseConcreteSelector):
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows; training rows if none are.
+        it is, on (up to 1,024 of) the held-out rows; training rows if none are. In the
+        order of ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1, 0 for features that took
         no part in the search. Row i ended with ``selected_indices_[i]``, its most
@@ -927,7 +928,7 @@ class CAESelector(_BaseConcreteSelector):
     the held-out rows choose.
 
     Where rows are few and columns many, the search chooses among those that tell most
-    of the target by themselves (see ``n_candidates``); all else looks at all columns.
+    of the target by themselves (see ``n_candidates``); all else looks beyond these.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
@@ -1040,7 +1041,7 @@ class IPCAESelector(_BaseConcreteSelector):
     n_candidates : int, "auto" or "all", default="auto"
         Features that the search chooses among, with a target: those that tell most of
         it by themselves, in a line, on the rows that a run (a fold) trains on. All
-        else, as the local search, looks at all features. Features that tell something
+        else, as the local search, looks beyond these. Features that tell something
         in company only, or in an even curve, are among them by chance: "all" leaves
         none out, but few rows do not show which of thousands of features these are.
         "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
@@ -1137,7 +1138,8 @@ class IPCAESelector(_BaseConcreteSelector):
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows; training rows if none are.
+        it is, on (up to 1,024 of) the held-out rows; training rows if none are. In the
+        order of ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1, 0 for features that took
         no part in the search. Row i ended with ``selected_indices_[i]``, its most
@@ -1195,7 +1197,7 @@ class IPCAESelector(_BaseConcreteSelector):
     the held-out rows choose.
 
     Where rows are few and columns many, the search chooses among those that tell most
-    of the target by themselves (see ``n_candidates``); all else looks at all columns.
+    of the target by themselves (see ``n_candidates``); all else looks beyond these.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,

@@ -314,6 +314,23 @@ def test_pullback_of_a_decoder_without_its_input():
 
 
 @pytest.mark.parametrize("k", [(3,), (4, 2)])
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 7), "custom"])
+def test_pullback_to_the_first_layer_alone(k, hidden):
+    if hidden == "custom":
+        decoder = CustomDecoder(nn.Linear, k, 6)
+    else:
+        decoder = MLPDecoder(k, hidden, 6, generators(len(k)))
+    h = decoder.enter(normal(len(k), 8, max(k))).detach()
+    cotangent = normal(len(k), 8, 6, seed=1)
+    with torch.no_grad():
+        both = [decoder.leave_with_pullback(h.clone())[1] for _ in range(2)]
+        grad, own = both[0](cotangent.clone(), to_own=False)
+        expected, _ = both[1](cotangent.clone())
+    assert own == []
+    assert torch.equal(grad, expected)
+
+
+@pytest.mark.parametrize("k", [(3,), (4, 2)])
 @pytest.mark.parametrize(
     "options",
     [

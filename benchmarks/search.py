@@ -1,8 +1,9 @@
 """The search over k side by side, and as a grid search of single fits.
 
-``IPCAESelectorCV`` and ``GridSearchCV`` on the same folds, with two processes of one
-thread each, which are up before the clock starts; seconds are those of the search,
-without the refit. Whether scores agree is told by ten seeds of scikit-learn's digits.
+``IPCAESelectorCV`` and ``GridSearchCV`` on the same folds, at the default values of k
+and at larger ones, with two processes of one thread each, which are up before the clock
+starts; seconds are those of the search, without the refit. Whether scores agree is told
+by ten seeds of scikit-learn's digits.
 Then restarts: validation loss and seconds with 1, 3 and 8 runs.
 Last, what a search would gain and lose that began each smaller k with the rows of the
 largest, of which it would drop those that the decoder misses least: the accuracy on a

@@ -228,7 +228,8 @@ def beside_the_best(records, simple):
         own = of(records, data=data, k=k)
         cells, methods = best_in_bold(own, [data], keys)
         row = [f"{data} ({k})"]
-        row += [" / ".join(cells[method, data]) for method in (*OURS, simple)]
+        missing = ["–"] * len(keys)
+        row += [" / ".join(cells.get((m, data), missing)) for m in (*OURS, simple)]
         others = [m for m in methods if m not in OURS]
         for i, key in enumerate(keys):
             mean = {m: mean_and_error(of(own, method=m), key)[0] for m in others}

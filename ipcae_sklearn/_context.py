@@ -1,4 +1,4 @@
-"""Torch's global settings while a model is made or trained."""
+"""Torch's global settings while a model is made, trained or, a user's, asked."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class _Best:
 
     columns: np.ndarray
     loss: float = np.inf
-    decoder: dict = field(default_factory=dict)  # state of the one trained on them
+    state: dict = field(default_factory=dict)  # of the decoder trained on them
     # (k,) how much it would miss each of them, once that is asked for.
     missed: np.ndarray = field(default_factory=lambda: np.empty(0))
     # For each kind of columns; below 1: that helps no more.
@@ -176,6 +176,7 @@ def local_search(setup: Setup, columns, adviser, seeds, on_trial=None):
             judged = trials.judge(*_ask(trials, best, adviser, kinds))
             _count(best, judged, kinds)
             _take_better(best, judged)
+            del judged  # whose decoders may be large, before the next
             report(n_trials - min(own.n_left for own in best))
     except NonFiniteLossError:
         # What was found until then is good; the tuning will tell if it is not.
@@ -377,12 +378,14 @@ def _differ(a, b) -> np.ndarray:
 def _take_better(best: Sequence[_Best], judged) -> None:
     """Take the best of the sets of columns that were tried for each run."""
     columns, losses, decoder = judged
+    will_be_asked = any(own.n_left for own in best)  # then all are measured
     for i, own in enumerate(best):
         better = int(losses[:, i].argmin())
         if _is_better(own, columns[better][i], losses[better, i]):
             own.columns, own.loss = columns[better][i], losses[better, i]
-            own.decoder = decoder.run_state(better * len(best) + i)
             own.missed = np.empty(0)
+            if will_be_asked:
+                own.state = decoder.run_state(better * len(best) + i)
 
 
 def _is_better(own: _Best, columns, loss) -> bool:
@@ -442,8 +445,10 @@ class _Trials:
         self.n_asking = min(_ASKING_STEPS, -(-n_tuning // 4))
 
     def judge(self, *sets):
-        """Losses (s, r) on the held-out rows of decoders trained on s sets of columns
-        for each run, and these decoders.
+        """Train new decoders on s sets of columns for each run.
+
+        Returns the sets, the losses (s, r) on the held-out rows, and the decoders of
+        all runs, set after set.
         """
         several = self._several(len(sets))
         table = padded([own for columns in sets for own in columns], several.model)
@@ -455,7 +460,7 @@ class _Trials:
         """Find out how much each run's decoder would miss its columns."""
         alone = self._several(1)
         for i, own in enumerate(best):
-            alone.model.decoder.load_run_state(i, own.decoder)
+            alone.model.decoder.load_run_state(i, own.state)
         missed = importances(alone, [own.columns for own in best])
         for own, values in zip(best, missed, strict=True):
             own.missed = values[: len(own.columns)]

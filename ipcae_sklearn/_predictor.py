@@ -1,4 +1,4 @@
-"""The trained decoder as a fitted selector keeps it: numpy and plain Python."""
+"""The trained decoder as a fitted selector keeps it, on any machine: no tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CPU = torch.device("cpu")
 
 @dataclass
 class Predictor:
-    """What prediction needs."""
+    """What a fit leaves for predictions and for a warm start."""
 
     selected: np.ndarray  # (k,) numbers of the selected columns, in order
     inputs: np.ndarray  # (k,) places among them of what the decoder takes in

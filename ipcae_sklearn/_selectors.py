@@ -244,12 +244,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             target = encode_values(y, sample_weight)
         else:
             target = Target("squared_error", len(columns))
-        scale = self._resolve_scale(statistics, task, min(ks))
+        scale = self._scale_of_columns(statistics, task, min(ks))
         problem = Problem(X, columns, statistics.mean, scale, target)
-        # The published decoder has the columns for its outputs, as has one that is to
-        # be gone on with on other rows; the last layer of a user's is not known.
-        plain = self.tuning_iter == 0 or self.warm_start or self.decoder is not None
-        if task == "reconstruction" and not plain:
+        if self._learns_directions(task):
             problem.learn_directions(sample_weight)
         return problem
 
@@ -278,7 +275,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         n_own = float(np.mean(np.count_nonzero(runs.weights, axis=1)))
         return runs, len(runs.train_rows) / n_own
 
-    def _resolve_scale(self, statistics, task, k) -> np.ndarray:
+    def _scale_of_columns(self, statistics, task, k) -> np.ndarray:
         """Divisor of each column: its own deviation, of either kind, or one for all."""
         std, standardize = statistics.std, self._resolve_standardize(task)
         if standardize == "l4":
@@ -353,7 +350,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             if self.init == "greedy" and everything is None:
                 adviser.find_fallbacks()
             model = self._untrained(problem, task, adviser, everything is not None)
-            dropout = [self._resolve_dropout(n, task, runs.holds_out) for n in model.k]
+            dropout = tuple(
+                self._resolve_dropout(n, task, runs.holds_out) for n in model.k
+            )
 
             def untrained(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
@@ -368,9 +367,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 model.to(device),
                 runs.batches(rows, problem.decoder_target, batch),
                 getattr(_functional, target.loss),
-                replace(
-                    options, dropout=tuple(dropout), n_decoder_steps=n_decoder_steps
-                ),
+                replace(options, dropout=dropout, n_decoder_steps=n_decoder_steps),
             )
             return train(
                 setup,
@@ -390,12 +387,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         start: list = [None] * len(runs.k)
         if adviser.fallbacks:
             start = adviser.complete(adviser.fallbacks[0], n_rows)
-        candidates, n = (
-            None,
-            self._resolve_candidates(
-                max(n_rows), p, task, runs.n_train, runs.holds_out
-            ),
-        )
+        n = self._resolve_candidates(max(n_rows), p, task, runs.n_train, runs.holds_out)
+        candidates = None
         if n < p:
             found = adviser.candidates(n, start if adviser.fallbacks else None)
             if adviser.fallbacks:
@@ -658,7 +651,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
 
     def _decode_selected(self, X):
         check_is_fitted(self)
-        return self._fitted.decode(self._check_features(X)[:, self.selected_indices_])
+        return self._fitted.decode(self._check_features(X)[:, self._fitted.selected])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

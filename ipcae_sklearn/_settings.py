@@ -1,4 +1,4 @@
-"""The parameters of the selectors: checked, and what they stand for where "auto"."""
+"""The parameters that all selectors have: checked, and what "auto" stands for."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _CANDIDATES_OF_FEW, _CANDIDATES, _COLUMNS_TO_SCREEN = 1000, 8192, 32_768
 class SelectorSettings(BaseEstimator):
     """What a user sets, and all that follows from it and from the shape of the data.
 
-    Methods named ``_resolve_...`` tell what a parameter stands for. A ``task`` is never
-    "auto" there, and ``n_train`` are the rows that a run trains on.
+    A ``task`` is never "auto" in the methods that resolve others; ``n_train`` are the
+    rows that a run trains on, the mean or the most of several runs.
     """
 
-    # The rate of the selector's parameters that "auto" stands for.
+    # What learning_rate_selector="auto" stands for; subclasses set it.
     _selector_rate: float
 
     def __init__(
@@ -223,7 +223,9 @@ class SelectorSettings(BaseEstimator):
         return self.standardize
 
     def _training_options(self, n_train: int, task: str) -> TrainingOptions:
-        """The parameters as the training loop takes them, "auto" resolved."""
+        """The parameters as the training loop takes them, but for ``dropout`` and
+        ``n_decoder_steps``, which depend on the model.
+        """
         steps_per_epoch = -(-n_train // self._resolve_batch_size(n_train))
         max_iter, tuning_iter = self.max_iter, self.tuning_iter
         if max_iter == "auto":
@@ -300,7 +302,7 @@ class SelectorSettings(BaseEstimator):
         return int(np.clip(_DECODER_STEPS_BYTES // n_bytes, 1, _DECODER_STEPS))
 
     def _resolve_advice(self, task: str, n_train: int, holds_out: bool) -> dict:
-        """What the adviser's regressions look for."""
+        """What :class:`~ipcae_sklearn._advice.GreedyAdviser` is to look for."""
         has_target = task != "reconstruction"
         return {
             "n_swap_passes": _SWAP_PASSES,
@@ -316,6 +318,13 @@ class SelectorSettings(BaseEstimator):
         if task == "reconstruction" or self._no_surplus():
             return k
         return max(k, min(_FEWEST_ROWS, n_features // 2))
+
+    def _learns_directions(self, task: str) -> bool:
+        """Whether a reconstruction may learn directions in place of all columns."""
+        # The published decoder has the columns for its outputs, as has one that is to
+        # be gone on with on other rows; the last layer of a user's is not known.
+        plain = self.tuning_iter == 0 or self.warm_start or self.decoder is not None
+        return task == "reconstruction" and not plain
 
     def _no_surplus(self) -> str:
         """The parameter that does not go with rows that are dropped, if any."""

@@ -25,7 +25,7 @@ class Allowed(NamedTuple):
     packages_in_functions: str = ""  # loaded by those who call the function
 
 
-# The same table as in docs/design.md, from the bottom up.
+# From the bottom up; docs/design.md draws it.
 TABLE = {
     "_functional": Allowed("", "numpy scipy torch"),
     "_modules": Allowed("_functional", "torch"),

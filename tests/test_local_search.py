@@ -78,7 +78,8 @@ class Case:
 
     def __init__(self, X, y, k, n_runs=1, *, classes=False, held_out=100, weights=None):
         n, p = X.shape
-        self.k = [k] * n_runs
+        self.k = k if isinstance(k, list) else [k] * n_runs
+        n_runs = len(self.k)
         self.target = encode_labels(y) if classes else encode_values(y)
         self.loss = cross_entropy if classes else squared_error
         self.seeds = list(range(n_runs))
@@ -935,23 +936,32 @@ def test_columns_missed_least_are_given_up():
 
 def test_each_run_measures_its_best_columns_by_the_decoder_trained_on_them():
     X, y = product()
-    case = Case(X, y, 3, 2)
-    sets = [[np.array(a), np.array(b)] for a, b in [([0, 1, 2], [5, 6, 7])] * 2]
-    sets[1] = sets[1][::-1]  # the first set is better for run 0, the second for run 1
-    trials = _Trials(case.setup(), case.seeds)
-    judged = trials.judge(*sets)
-    best = [_Best(own) for own in sets[0]]
+    case = Case(X, y, [3, 5])
+    good, poor = [0, 1, 2, 3, 4], [5, 6, 7, 8, 9]
+    sets = [[np.array(good[:3]), np.array(poor)], [np.array(poor[:3]), np.array(good)]]
+    judged = _Trials(case.setup(), case.seeds).judge(*sets)
+    best = [_Best(own, n_left=n) for own, n in zip(sets[0], [0, 1], strict=True)]
     _take_better(best, judged)
-    assert [own.columns.tolist() for own in best] == [[0, 1, 2]] * 2
-    trials.measure(best)
+    assert [own.columns.tolist() for own in best] == [good[:3], good]
+    _Trials(case.setup(), case.seeds).measure(best)
     decoders = case.model.decoders_alone(2)
     for i in range(4):
         decoders.decoder.load_run_state(i, judged[2].run_state(i))
     setup = Setup(decoders, case.batches.repeated(2), case.loss, OPTIONS)
     every = importances(setup, [own for columns in sets for own in columns])
-    assert_allclose(best[0].missed, every[0], rtol=1e-5)
+    assert_allclose(best[0].missed, every[0, :3], rtol=1e-5)
     assert_allclose(best[1].missed, every[3], rtol=1e-5)
     assert np.abs(every[1]).max() < 0.1 * every[0].max()
+
+
+def test_no_decoder_is_kept_that_will_not_be_asked():
+    X, y = product()
+    case = Case(X, y, 3)
+    columns = [np.arange(3)]
+    best = [_Best(own) for own in columns]
+    _take_better(best, _Trials(case.setup(), case.seeds).judge(columns))
+    assert best[0].loss < np.inf
+    assert not best[0].state
 
 
 @pytest.mark.parametrize("custom", [False, True])

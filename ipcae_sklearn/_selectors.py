@@ -731,8 +731,9 @@ class CAESelector(_BaseConcreteSelector):
         place of the built-in decoder, mapping (batch, n_inputs) to
         (batch, n_outputs): scaled columns to logits, one for each class and without a
         softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and by default hides no features. To pickle the
-        selector it must be importable.
+        longer, has no surplus rows and by default hides no features. All that it
+        learns has to be in its ``state_dict``; to pickle the selector it must be
+        importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
@@ -1001,8 +1002,9 @@ class IPCAESelector(_BaseConcreteSelector):
         place of the built-in decoder, mapping (batch, n_inputs) to
         (batch, n_outputs): scaled columns to logits, one for each class and without a
         softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and by default hides no features. To pickle the
-        selector it must be importable.
+        longer, has no surplus rows and by default hides no features. All that it
+        learns has to be in its ``state_dict``; to pickle the selector it must be
+        importable.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"

@@ -506,11 +506,13 @@ def _curve_scores(rows, seen, Y: Tensor) -> Tensor:
     left = seen.centred(Y)
     left = torch.cat([left, torch.ones_like(left[..., :1])], -1)
     left = (seen.weights.unsqueeze(-1) * left).float()  # the last: sums of weights
-    index = torch.from_numpy(seen.index).to(rows.device)
-    every = torch.arange(rows.n_features, device=rows.device)
-    n_columns = max(1, _VALUES_AT_ONCE[rows.device.type] // (_PARTS * index.numel()))
-    scores = []
-    for columns in every.split(n_columns):
+    p, device = rows.n_features, rows.device
+    index = torch.from_numpy(seen.index).to(device)
+    n_columns = max(1, _VALUES_AT_ONCE[device.type] // (_PARTS * index.numel()))
+    # One place for all: memory kept between blocks that come and go parts the heap.
+    scores = left.new_empty(len(index), p)
+    for first in range(0, p, n_columns):
+        columns = torch.arange(first, min(first + n_columns, p), device=device)
         X = torch.stack([rows.take(own, columns).T for own in index])  # (r, c, n)
         edges = _edges(X, seen).unsqueeze(-1)
         above = X.new_ones(*X.shape[:2], _PARTS, X.shape[2])  # (r, c, parts, n)
@@ -518,8 +520,9 @@ def _curve_scores(rows, seen, Y: Tensor) -> Tensor:
         sums = (above.flatten(1, 2) @ left).unflatten(1, (len(columns), _PARTS))
         sums[:, :, :-1] -= sums[:, :, 1:].clone()  # of a part, not of all above an edge
         squares = sums[..., :-1].square().sum(-1)
-        scores.append((squares / sums[..., -1].clamp(min=_TINY_SHARE)).sum(-1))
-    return torch.cat(scores, 1)
+        shares = squares / sums[..., -1].clamp(min=_TINY_SHARE)
+        scores[:, first : first + n_columns] = shares.sum(-1)
+    return scores
 
 
 def _edges(X: Tensor, seen) -> Tensor:

@@ -77,9 +77,9 @@ class LogitMoves:
         logits.with_pullback = self.at_step
         logits.register_forward_hook(self.at_end)
 
-    def at_step(self, out=None):
+    def at_step(self, out=None, rows=None):
         self.in_step = True
-        logits, pullback = self.with_pullback(out)
+        logits, pullback = self.with_pullback(out, rows)
         self.in_step = False
         if self.last is None:
             self.last = logits.clone()

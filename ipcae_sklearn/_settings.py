@@ -323,11 +323,14 @@ class SelectorSettings(BaseEstimator):
         """Whether a reconstruction may learn directions in place of all columns."""
         # The published decoder has the columns for its outputs, as has one that is to
         # be gone on with on other rows; the last layer of a user's is not known.
-        plain = self.tuning_iter == 0 or self.warm_start or self.decoder is not None
-        return task == "reconstruction" and not plain
+        return task == "reconstruction" and not self._fixes_decoder()
 
     def _no_surplus(self) -> str:
         """The parameter that does not go with rows that are dropped, if any."""
+        return self._fixes_decoder()
+
+    def _fixes_decoder(self) -> str:
+        """The parameter by which inputs and outputs of the decoder stay, if any."""
         if self.decoder is not None:
             return "decoder"
         if self.warm_start:

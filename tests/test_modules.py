@@ -279,13 +279,17 @@ def assert_pullback_is_right(value, pullback, expected, sources, cotangent):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def decoder_of(k, hidden):
+    """One of 6 outputs; a user's, if ``hidden`` is "custom"."""
+    if hidden == "custom":
+        return CustomDecoder(nn.Linear, k, 6)
+    return MLPDecoder(k, hidden, 6, generators(len(k)))
+
+
 @pytest.mark.parametrize("k", [(3,), (3, 3), (4, 2)])
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 7), "custom"])
 def test_pullback_of_a_decoder_equals_automatic_gradients(k, hidden):
-    if hidden == "custom":
-        decoder = CustomDecoder(nn.Linear, k, 6)
-    else:
-        decoder = MLPDecoder(k, hidden, 6, generators(len(k)))
+    decoder = decoder_of(k, hidden)
     model = ConcreteAutoencoder(indirect(k), decoder, k).double()
     z = normal(len(k), 8, max(k)).double().requires_grad_()
     parameters = list(decoder.parameters())
@@ -316,10 +320,7 @@ def test_pullback_of_a_decoder_without_its_input():
 @pytest.mark.parametrize("k", [(3,), (4, 2)])
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 7), "custom"])
 def test_pullback_to_the_first_layer_alone(k, hidden):
-    if hidden == "custom":
-        decoder = CustomDecoder(nn.Linear, k, 6)
-    else:
-        decoder = MLPDecoder(k, hidden, 6, generators(len(k)))
+    decoder = decoder_of(k, hidden)
     h = decoder.enter(normal(len(k), 8, max(k))).detach()
     cotangent = normal(len(k), 8, 6, seed=1)
     with torch.no_grad():

@@ -71,6 +71,10 @@ class EpochReporter:
         """Report that the search begins anew in some folds."""
         self._tell(f"the search is repeated without the rows of each fold ({n_folds})")
 
+    def report_all_rows(self) -> None:
+        """Report that the decoder is trained anew, the held-out rows among its own."""
+        self._tell("the decoder is trained anew on all rows")
+
     def _tell(self, what: str) -> None:
         if self.estimator.verbose:
             seconds = time.perf_counter() - self.started

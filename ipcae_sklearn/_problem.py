@@ -72,7 +72,7 @@ class Runs:
     train_rows: np.ndarray  # those that any run trains on
     validation_rows: np.ndarray  # those held out from any run
     weights: np.ndarray | None = None  # (r, n) in training; None: equal weights
-    validation_weights: np.ndarray | None = None  # (r, n) when held out
+    validation_weights: np.ndarray | None = None  # (r, n) when held out, to that scale
     first: int = 0  # number of the first run, where these are a part of all
 
     @property
@@ -86,6 +86,27 @@ class Runs:
     def holds_out(self) -> bool:
         """Whether rows are held out from any run."""
         return len(self.validation_rows) > 0
+
+    def with_held_out(self) -> Runs:
+        """The same runs, which train on the rows held out from them, too."""
+        rows, none = np.union1d(self.train_rows, self.validation_rows), np.empty(0, int)
+        all_rows = replace(
+            self, train_rows=rows, validation_rows=none, validation_weights=None
+        )
+        if self.weights is not None and self.validation_weights is not None:
+            all_rows._weigh(self.weights + self.validation_weights)
+        return all_rows
+
+    def _weigh(self, weights, validation_weights=None) -> None:
+        """Set the weights, to the scale that batches need, and leave out training rows
+        of none.
+        """
+        self.train_rows = self.train_rows[(weights[:, self.train_rows] > 0).any(axis=0)]
+        # Batches are drawn from the rows of all runs: 1 in the mean over these.
+        scale = weights[:, self.train_rows].mean(axis=1, keepdims=True)
+        self.weights = weights / scale
+        if validation_weights is not None:
+            self.validation_weights = validation_weights / scale
 
     def halves(self) -> Iterator[Runs]:
         """The first half of the runs, and the others; each run stays as it is.
@@ -161,12 +182,10 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     )
     if len(parts) > 1 or weights is not None:
         weights = weights or [np.ones(len(rows)) for rows in rows_of_cases]
-        runs.weights = _spread(rows_of_cases, train, weights, n_init)
-        counts = (runs.weights[:, runs.train_rows] > 0).any(axis=0)
-        runs.train_rows = runs.train_rows[counts]
-        # Batches are drawn from the rows of all cases: 1 in the mean over these.
-        runs.weights /= runs.weights[:, runs.train_rows].mean(axis=1, keepdims=True)
-        runs.validation_weights = _spread(rows_of_cases, held_out, weights, n_init)
+        runs._weigh(
+            _spread(rows_of_cases, train, weights, n_init),
+            _spread(rows_of_cases, held_out, weights, n_init),
+        )
     return runs
 
 

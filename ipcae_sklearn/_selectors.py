@@ -358,7 +358,13 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
                 return self._untrained(problem, task, adviser).to(device)
 
+            def all_rows():
+                reporter.report_all_rows()
+                own = runs.with_held_out()
+                return own.batches(rows, problem.decoder_target, batch)
+
             repeats = self._repeats_search(task, runs.holds_out)
+            refits = self._refits(runs.n_train, runs.holds_out)
             n_searched = model.n_searched(len(problem.columns))
             n_decoder_steps = self._resolve_decoder_steps(
                 model.decoder, runs.n_train, n_searched
@@ -376,6 +382,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 columns=everything,
                 adviser=adviser,
                 untrained=untrained if repeats and options.n_folds else None,
+                all_rows=all_rows if refits else None,
                 on_epoch=reporter,
                 on_trial=reporter.report_trials,
             )

@@ -32,6 +32,9 @@ _FOLDS = 5
 # Of more rows this share is held out; where a target judges columns by them, as many
 # rows at least, but no more than the larger share.
 _HELD_OUT, _ROWS_HELD_OUT, _MOST_HELD_OUT = 0.15, 500, 0.3
+# In the end the decoder learns from those held out, too, unless there are more rows:
+# there it takes longer, and rows are no longer what the decoder is short of.
+_MOST_ROWS_TO_REFIT = 100_000
 # With a target and fewer rows than this to train on, regression explains other columns
 # only as far as the target explains them.
 _ROWS_TO_EXPLAIN_ALL = 2000
@@ -273,6 +276,11 @@ class SelectorSettings(BaseEstimator):
         judges = self.n_trials and self.tuning_iter and not holds_out
         # Without a target there is less that few rows could tell by chance.
         return bool(judges) and task != "reconstruction"
+
+    def _refits(self, n_train: int, holds_out: bool) -> bool:
+        """Whether the decoder is trained anew once held-out rows have judged it."""
+        # The next warm fit would be judged by rows that this one has learned from.
+        return holds_out and n_train <= _MOST_ROWS_TO_REFIT and not self.warm_start
 
     def _resolve_dropout(self, n_rows: int, task: str, holds_out: bool) -> float:
         """Share of the features of n_rows rows to hide."""

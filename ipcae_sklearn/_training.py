@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ipcae_sklearn._decoding import (
     AdamW,
+    Batches,
     NonFiniteLossError,
     Setup,
     folds_of,
@@ -215,6 +216,7 @@ def train(
     columns: Sequence[np.ndarray] | None = None,
     adviser: Adviser | None = None,
     untrained: Callable[[Adviser], Any] | None = None,
+    all_rows: Callable[[], Batches] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
     on_trial: Callable[[int, np.ndarray], Any] | None = None,
 ) -> list[RunResult]:
@@ -249,6 +251,10 @@ def train(
     untrained : callable, optional
         ``untrained(adviser)`` returns a model of an adviser's runs as it is before the
         search, for folds to repeat it; where it is None they do not.
+    all_rows : callable, optional
+        Returns batches of all rows, those held out among them. In the end the decoders
+        are trained anew on these, as long as was best for the held-out ones; where it
+        is None they stay as these judged them.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
         arrays. A true result ends the phase, and there is no local search.
@@ -266,7 +272,7 @@ def train(
     setup.model.train()
     keeper = _Keeper(setup)
     on_epoch = on_epoch or (lambda epoch, values: False)
-    asked_to_stop, length = False, None
+    asked_to_stop, length, judged = False, None, None
     keeper.start_with(columns)
     if columns is None:
         asked_to_stop = _search(setup, seeds, keeper, on_epoch)
@@ -284,9 +290,13 @@ def train(
                 )
             keeper.change(without_copies(found, adviser))
         keeper.restore()
-        _tune(setup, keeper, length, on_epoch)
+        judged = _tune(setup, keeper, length, on_epoch)
     keeper.restore()
-    return _with_findings(setup, keeper.results())
+    results = _with_findings(setup, keeper.results())
+    if judged is not None and all_rows is not None:
+        _tune_on_all_rows(replace(setup, batches=all_rows()), keeper, judged)
+        keeper.restore()
+    return results
 
 
 def _settle(setup: Setup, keeper, k, adviser, seeds) -> list[np.ndarray]:
@@ -404,15 +414,22 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     return asked_to_stop
 
 
-def _tune(setup: Setup, keeper, length, on_epoch) -> None:
+@dataclass(frozen=True)
+class _Judged:
+    """Tunings of which held-out rows have told how long they are best."""
+
+    before: list[dict[str, Tensor]]  # the decoders' states in the beginning
+    n_epochs: list[int]
+    jitter: np.ndarray | None  # as tuning_epochs takes it
+
+
+def _tune(setup: Setup, keeper, length, on_epoch) -> _Judged | None:
     """Train the decoder alone, on columns that stay as they are, for as long as is best
-    if that is known.
+    if that is known. Returns what held-out rows have told, unless on_epoch ended it.
     """
+    if setup.batches.has_validation:
+        return _tune_and_judge(setup, keeper, on_epoch)
     model, options = setup.model, setup.options
-    description = _description_of_tuning(model)
-    if options.jitter and setup.batches.has_validation:
-        _tune_in_two_ways(setup, keeper, description, on_epoch)
-        return
     n_epochs = np.full(setup.n_runs, options.tuning_iter)
     folds = folds_of(setup) if length is None else None
     if folds is not None:
@@ -424,17 +441,42 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> None:
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
     epochs = tuning_epochs(setup, keeper.columns())
+    description = _description_of_tuning(model)
     _tune_for(n_epochs, epochs, setup, keeper, description, on_epoch)
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
+    return None
 
 
-def _tune_in_two_ways(setup: Setup, keeper, description, on_epoch) -> None:
+def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
+    """The same for all of the tuning, of which the best epoch is kept."""
+    model, options = setup.model, setup.options
+    before = [model.decoder.run_state(i) for i in range(setup.n_runs)]
+    first = [len(history["validation_loss"]) for history in keeper.histories]
+    description = _description_of_tuning(model)
+    jitter = None
+    own = setup, keeper, description, on_epoch
+    if options.jitter:
+        asked_to_stop, jitter = _tune_in_two_ways(*own)
+    else:
+        epochs = tuning_epochs(setup, keeper.columns())
+        asked_to_stop = _tune_for(options.tuning_iter, epochs, *own)
+    if asked_to_stop:
+        return None
+    losses = [history["validation_loss"] for history in keeper.histories]
+    best = [int(np.argmin(own[n:])) for own, n in zip(losses, first, strict=True)]
+    return _Judged(before, [1 + epoch for epoch in best], jitter)
+
+
+def _tune_in_two_ways(
+    setup: Setup, keeper, description, on_epoch
+) -> tuple[bool, np.ndarray]:
     """The same of two decoders for each run, without noise on the inputs and with it.
 
     Noise helps most often, but where a small difference between inputs tells it ruins
-    the decoder; so the held-out rows decide.
+    the decoder; so the held-out rows decide. Returns whether on_epoch ended it, and the
+    noise of the better ones.
     """
     decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
     pairs = replace(setup, model=decoders, batches=batches)
@@ -448,16 +490,21 @@ def _tune_in_two_ways(setup: Setup, keeper, description, on_epoch) -> None:
         return on_epoch(epoch, {name: own[better] for name, own in values.items()})
 
     n_epochs = setup.options.tuning_iter
-    _tune_for(n_epochs, epochs, pairs, both, description, on_epoch_of_both)
+    own = epochs, pairs, both, description, on_epoch_of_both
+    asked_to_stop = _tune_for(n_epochs, *own)
     keeper.take_better_of(both)
+    return asked_to_stop, jitter[both.better()]
 
 
-def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> None:
-    """Go through so many epochs, for all runs or (r,), and keep what is best."""
+def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> bool:
+    """Go through so many epochs, for all runs or (r,), and keep what is best; whether
+    on_epoch ended it.
+    """
     options = setup.options
     keeper.begin_phase(keep_best=setup.batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     columns = keeper.columns()
+    asked_to_stop = False
     for n_done, train_loss in enumerate(epochs, 1):
         values = description | {"train_loss": train_loss}
         values["validation_loss"] = validate(setup, columns)
@@ -466,6 +513,19 @@ def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> 
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
+    return asked_to_stop
+
+
+def _tune_on_all_rows(setup: Setup, keeper, judged: _Judged) -> None:
+    """Repeat the tuning on more rows, which tell no more how long, and keep that."""
+    decoder = setup.model.decoder
+    for i, state in enumerate(judged.before):
+        decoder.load_run_state(i, state)
+    epochs = tuning_epochs(setup, keeper.columns(), judged.jitter)
+    for n_done, _ in enumerate(islice(epochs, max(judged.n_epochs)), 1):
+        for i, n_epochs in enumerate(judged.n_epochs):
+            if n_done == n_epochs:
+                keeper.kept[i].state["decoder"] = decoder.run_state(i)
 
 
 @torch.no_grad()

@@ -33,6 +33,8 @@ CANDIDATES, ALL_COLUMNS = "among candidates", "among all columns"
 ONE_STEP, FOUR_STEPS = "one step of the decoder", "four steps of the decoder"
 # The share of the rows that the selector holds out, and at least 500 rows.
 SHARE_HELD_OUT, ROWS_HELD_OUT = "15 per cent held out", "500 rows held out"
+# Whether the decoder learns from the rows held out once they have judged it.
+JUDGED, ON_ALL_ROWS = "decoder as judged", "decoder tuned on all rows"
 CLASSES = ("madelon", "isolet", "mice", "usps", "mnist")
 # Sets of which a part is fitted to.
 PARTS = {
@@ -41,6 +43,7 @@ PARTS = {
     for name in ("isolet", "usps", "mnist")
 }
 MODERATE = ("mice", "communities_crime", "madelon", *PARTS)
+MANY_OR_MODERATE = (*MANY_ROWS, "mnist", *(name for name in PARTS if "1000" in name))
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
     "default": ({}, ALL),
@@ -58,6 +61,8 @@ VARIANTS = {
     FOUR_STEPS: ({}, ALL),
     SHARE_HELD_OUT: ({"validation_fraction": 0.15}, MODERATE),
     ROWS_HELD_OUT: ({}, MODERATE),
+    JUDGED: ({}, MANY_OR_MODERATE),
+    ON_ALL_ROWS: ({}, MANY_OR_MODERATE),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out
@@ -90,6 +95,8 @@ def ways_of(variant):
         return patch.object(_local_search, "_BY_UNTRIED", "kinship")
     if variant == NO_JITTER:
         return patch.object(_settings, "_JITTER", 0.0)
+    if variant == JUDGED:
+        return patch.object(_settings, "_MOST_ROWS_TO_REFIT", 0)
     return nullcontext()
 
 

@@ -822,7 +822,9 @@ class CAESelector(_BaseConcreteSelector):
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15; with a target it is more where that is below 500 rows, up to
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts.
+        short local search, and tells how long the tuning lasts. In the end, where a
+        tuning follows, the decoder is tuned anew on all rows, as many epochs as were
+        best (not with ``warm_start`` and of more than 100,000 training rows).
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -869,8 +871,8 @@ class CAESelector(_BaseConcreteSelector):
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows; training rows if none are. In the
-        order of ``selected_indices_``.
+        the held-out rows have judged it, on (up to 1,024 of) these; training rows if
+        there are none. In the order of ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1, 0 for features that took
         no part in the search. Row i ended with ``selected_indices_[i]``, its most
@@ -891,8 +893,9 @@ class CAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows or by folds, else on the
-        training rows; the smallest is that of the selector. Compare it with the loss of
+        Loss of each run's kept model, on the held-out rows (before it learned from
+        them) or by folds, else on the training rows; the smallest is that of the
+        selector. Compare it with the loss of
         a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
         for a regression. It is too low where the rows that judge had a part in the
         choice: somewhat so where rows are held out (of 600 rows and 200 columns of
@@ -1093,7 +1096,9 @@ class IPCAESelector(_BaseConcreteSelector):
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15; with a target it is more where that is below 500 rows, up to
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts.
+        short local search, and tells how long the tuning lasts. In the end, where a
+        tuning follows, the decoder is tuned anew on all rows, as many epochs as were
+        best (not with ``warm_start`` and of more than 100,000 training rows).
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1140,8 +1145,8 @@ class IPCAESelector(_BaseConcreteSelector):
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
         Loss added when a selected column is replaced by its mean, with the decoder as
-        it is, on (up to 1,024 of) the held-out rows; training rows if none are. In the
-        order of ``selected_indices_``.
+        the held-out rows have judged it, on (up to 1,024 of) these; training rows if
+        there are none. In the order of ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
         Probabilities of the selector's rows at temperature 1, 0 for features that took
         no part in the search. Row i ended with ``selected_indices_[i]``, its most
@@ -1162,8 +1167,9 @@ class IPCAESelector(_BaseConcreteSelector):
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows or by folds, else on the
-        training rows; the smallest is that of the selector. Compare it with the loss of
+        Loss of each run's kept model, on the held-out rows (before it learned from
+        them) or by folds, else on the training rows; the smallest is that of the
+        selector. Compare it with the loss of
         a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
         for a regression. It is too low where the rows that judge had a part in the
         choice: somewhat so where rows are held out (of 600 rows and 200 columns of

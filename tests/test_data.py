@@ -22,7 +22,7 @@ from ipcae_sklearn._data import (
     is_memory_mapped,
     resolve_device,
 )
-from ipcae_sklearn._problem import Runs, l4_scale
+from ipcae_sklearn._problem import Runs, l4_scale, plan_runs
 from ipcae_sklearn._regression import gram_matrix
 from ipcae_sklearn._targets import encode_labels, encode_values
 from ipcae_sklearn.datasets import make_blocks, make_linear
@@ -907,6 +907,41 @@ def test_more_classes_than_held_out_rows_are_split_at_random(y):
 def test_split_that_leaves_no_row_is_refused(stratify):
     with pytest.raises(ValueError, match=r"validation_fraction=0\.9 of 1 rows leaves"):
         split_rows(1, 0.9, stratify, 0)
+
+
+# Runs that train on the rows held out, too
+
+
+def test_rows_held_out_join_the_others():
+    plan = [3], [np.arange(20)], None, 2, lambda n: 0.3, None, 0
+    runs = plan_runs(*plan)
+    assert (len(runs.train_rows), len(runs.validation_rows)) == (14, 6)
+    joined = runs.with_held_out()
+    assert_array_equal(joined.train_rows, np.arange(20))
+    assert not joined.holds_out
+    assert joined.weights is None
+    assert (joined.seeds, joined.order_seed) == (runs.seeds, runs.order_seed)
+
+
+def test_rows_held_out_keep_their_weights_and_runs():
+    rows = [np.arange(0, 16), np.arange(4, 24)]
+    own = [np.arange(1.0, 17), np.arange(1.0, 21)]
+    own[0][4:] = 0  # the first run alone has the others
+    plan = [3, 2], rows, own, 1, lambda n: 0.5, None, 0
+    joined = plan_runs(*plan).with_held_out()
+    assert_array_equal(joined.train_rows, np.arange(24))
+    for i in range(2):
+        found = joined.weights[i, rows[i]]
+        assert_allclose(found / found.sum(), own[i] / own[i].sum())
+        assert_allclose(joined.weights[i, joined.train_rows].mean(), 1)
+
+
+def test_rows_without_weight_do_not_join():
+    weights = np.ones(20)
+    weights[::4] = 0
+    plan = [3], [np.arange(20)], [weights], 1, lambda n: 0.3, None, 0
+    joined = plan_runs(*plan).with_held_out()
+    assert_array_equal(joined.train_rows, np.flatnonzero(weights))
 
 
 # What is far out

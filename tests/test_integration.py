@@ -32,6 +32,7 @@ from ipcae_sklearn import (
     IPCAESelector,
     IPCAESelectorCV,
     _advice,
+    _settings,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -681,6 +682,34 @@ def test_verbose_tells_that_few_rows_are_searched_again(capsys):
     (first,) = [i for i, line in enumerate(lines) if line.startswith(again)]
     assert lines[first - 1].startswith(f"{name}epoch ")
     assert re.match(r".{16}local search, \d sets tried  loss", lines[first + 1])
+
+
+LAST = "[IPCAESelector] the decoder is trained anew on all rows  "
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_verbose_tells_that_held_out_rows_are_learned_from(task, capsys):
+    quick(IPCAESelector, verbose=True, n_trials=0).fit(*make_data(task, n=600))
+    *epochs, last = capsys.readouterr().out.splitlines()
+    assert len(epochs) == 9
+    assert last.startswith(LAST)
+
+
+@pytest.mark.parametrize(
+    ("n", "parameters"),
+    [
+        (120, {}),  # none are held out
+        (600, {"validation_fraction": 0}),
+        (600, {"tuning_iter": 0}),
+        (600, {"warm_start": True}),
+        (720, {}),  # more than _MOST_ROWS_TO_REFIT, below
+    ],
+)
+def test_held_out_rows_are_not_learned_from(n, parameters, capsys, monkeypatch):
+    monkeypatch.setattr(_settings, "_MOST_ROWS_TO_REFIT", 490)
+    X, y = make_data(n=n)
+    quick(IPCAESelector, verbose=True, n_trials=0, **parameters).fit(X, y)
+    assert LAST not in capsys.readouterr().out
 
 
 @both

@@ -1354,3 +1354,107 @@ def test_with_held_out_rows_these_tell():
     result = fit(replace(LONG, tuning_iter=20), batches=make_batches())[0]
     assert len(result.history["train_loss"]) == 22
     assert result.loss == np.min(result.history["validation_loss"][2:])
+
+
+# The last tuning, on all rows
+
+
+TUNED = replace(OPTIONS, tuning_iter=30)
+COLUMNS = [np.array([1, 4, 2])]
+
+
+def tuned(options=TUNED, batches=None, **keywords):
+    """The result for given columns, and the number of the best epoch."""
+    model = make_model(hidden=(50,))
+    (result,) = fit(options, model, batches, columns=COLUMNS, **keywords)
+    return result, 1 + int(np.argmin(result.history["validation_loss"]))
+
+
+def every_row():
+    return make_batches(validation=0)
+
+
+def assert_tuned_on_all_rows(result, n_epochs, options, jitter=None):
+    """The decoder is that of an untrained one after so many epochs."""
+    model = make_model(hidden=(50,))
+    setup = Setup(model, every_row(), squared_error, options)
+    columns = torch.from_numpy(np.stack(COLUMNS))
+    list(islice(tuning_epochs(setup, columns, jitter), n_epochs))
+    expected = model.decoder.run_state(0)
+    for name, tensor in result.state["decoder"].items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+@pytest.mark.parametrize(("rate", "n_best"), [(0.01, 30), (0.3, 12)])
+def test_the_decoder_is_tuned_anew_on_all_rows(rate, n_best):
+    options = replace(TUNED, learning_rate=rate)
+    result, n_epochs = tuned(options, all_rows=every_row)
+    assert abs(n_epochs - n_best) < 8  # so soon, at so high a rate
+    assert_tuned_on_all_rows(result, n_epochs, options)
+
+
+@pytest.mark.parametrize(("jitter", "preferred"), [(0.2, 0.2), (3.0, 0.0)])
+def test_it_has_the_noise_that_the_held_out_rows_prefer(jitter, preferred):
+    options = replace(TUNED, jitter=jitter, jitter_learning_rate=0.01)
+    result, n_epochs = tuned(options, all_rows=every_row)
+    assert_tuned_on_all_rows(result, n_epochs, options, np.array([preferred]))
+
+
+def test_what_is_told_of_it_is_from_before():
+    with_all, _ = tuned(all_rows=every_row)
+    judged, _ = tuned()
+    assert_different(with_all, judged)
+    assert with_all.loss == judged.loss
+    np.testing.assert_array_equal(with_all.importances, judged.importances)
+    for name in HISTORY:
+        np.testing.assert_array_equal(with_all.history[name], judged.history[name])
+
+
+def test_the_model_is_left_as_tuned_on_all_rows():
+    model = make_model()
+    (result,) = fit(TUNED, model, all_rows=every_row)
+    state = model.decoder.run_state(0)
+    for name, tensor in result.state["decoder"].items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+
+
+def never():
+    raise AssertionError("nobody has asked for it")
+
+
+def test_a_fit_that_is_stopped_is_not_tuned_anew():
+    tuned(on_epoch=lambda epoch, values: True, all_rows=never)
+
+
+def test_without_held_out_rows_or_a_tuning_there_is_no_last_one():
+    fit(TUNED, batches=every_row(), all_rows=never)
+    fit(replace(OPTIONS, tuning_iter=0), all_rows=never)
+
+
+def test_runs_of_rows_of_their_own_are_tuned_anew_as_alone():
+    generator = np.random.default_rng(0)
+    weights = torch.from_numpy(generator.uniform(0.5, 2, size=(2, 200))).float()
+    weights[0, :20] = weights[1, 150:] = 0
+    columns = [np.array([1, 4, 2]), np.array([6, 3, 0])]
+
+    def results(runs):
+        own = {"weights": weights[runs], "validation_weights": weights[runs]}
+        batches = make_batches(**own)
+        model = make_model([3] * len(runs), first=runs[0])
+        return fit(
+            TUNED,
+            model,
+            batches,
+            seeds=runs,
+            columns=[columns[i] for i in runs],
+            all_rows=lambda: make_batches(validation=0, weights=weights[runs]),
+        )
+
+    both = results([0, 1])
+    lengths = {int(np.argmin(own.history["validation_loss"])) for own in both}
+    assert len(lengths) == 2  # they end at different epochs
+    for i, own in enumerate(both):
+        (alone,) = results([i])
+        for name, tensor in own.state["decoder"].items():
+            other = alone.state["decoder"][name]
+            torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4)

@@ -824,7 +824,7 @@ class CAESelector(_BaseConcreteSelector):
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
         short local search, and tells how long the tuning lasts. In the end, where a
         tuning follows, the decoder is tuned anew on all rows, as many epochs as were
-        best (not with ``warm_start`` and of more than 100,000 training rows).
+        best (neither with ``warm_start`` nor with more than 100,000 training rows).
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -895,11 +895,11 @@ class CAESelector(_BaseConcreteSelector):
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run's kept model, on the held-out rows (before it learned from
         them) or by folds, else on the training rows; the smallest is that of the
-        selector. Compare it with the loss of
-        a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
-        for a regression. It is too low where the rows that judge had a part in the
-        choice: somewhat so where rows are held out (of 600 rows and 200 columns of
-        noise, by a tenth), more so in folds without a target or with ``n_trials=0``.
+        selector. Compare it with the loss of a constant prediction: the entropy of the
+        classes, log 2 for two equal ones; 1 for a regression. It is too low where the
+        rows that judge had a part in the choice: somewhat so where rows are held out
+        (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
+        target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1098,7 +1098,7 @@ class IPCAESelector(_BaseConcreteSelector):
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
         short local search, and tells how long the tuning lasts. In the end, where a
         tuning follows, the decoder is tuned anew on all rows, as many epochs as were
-        best (not with ``warm_start`` and of more than 100,000 training rows).
+        best (neither with ``warm_start`` nor with more than 100,000 training rows).
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1169,11 +1169,11 @@ class IPCAESelector(_BaseConcreteSelector):
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run's kept model, on the held-out rows (before it learned from
         them) or by folds, else on the training rows; the smallest is that of the
-        selector. Compare it with the loss of
-        a constant prediction: the entropy of the classes, log 2 for two equal ones; 1
-        for a regression. It is too low where the rows that judge had a part in the
-        choice: somewhat so where rows are held out (of 600 rows and 200 columns of
-        noise, by a tenth), more so in folds without a target or with ``n_trials=0``.
+        selector. Compare it with the loss of a constant prediction: the entropy of the
+        classes, log 2 for two equal ones; 1 for a regression. It is too low where the
+        rows that judge had a part in the choice: somewhat so where rows are held out
+        (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
+        target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)

@@ -232,7 +232,7 @@ ABLATION = {
 # Too many parameters for a plan of hours: with --full alone.
 SLOW = {"map full, d = 2": (IPCAE, {"embedding_dim": 2, "map": "full"})}
 METHODS = MAIN | OURS | PER_ROW | ABLATION | SLOW
-# "longer" takes about as many steps as PAPER does on COIL-20.
+# "longer" takes no fewer steps of the decoder than PAPER does on COIL-20.
 _LONGER = {"max_iter": 500, "tuning_iter": 300}
 OWN = {
     "IPCAESelector": {},

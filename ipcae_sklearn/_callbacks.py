@@ -30,7 +30,7 @@ class EpochReporter:
     ----------
     estimator : estimator being fitted
     n_epochs : int
-        The most epochs there can be.
+        The most epochs there can be of search and tuning.
     X, y : the training data
         Handed on to the callbacks.
     """
@@ -71,9 +71,9 @@ class EpochReporter:
         """Report that the search begins anew in some folds."""
         self._tell(f"the search is repeated without the rows of each fold ({n_folds})")
 
-    def report_all_rows(self) -> None:
-        """Report that the decoder is trained anew, the held-out rows among its own."""
-        self._tell("the decoder is trained anew on all rows")
+    def report_all_rows(self, n_epochs: int) -> None:
+        """Report that the tuning is repeated, the held-out rows among its own."""
+        self._tell(f"the tuning is repeated on all rows, {n_epochs} epochs")
 
     def _tell(self, what: str) -> None:
         if self.estimator.verbose:

@@ -87,21 +87,25 @@ class Runs:
         """Whether rows are held out from any run."""
         return len(self.validation_rows) > 0
 
+    @property
+    def n_own(self) -> float:
+        """The rows that a run trains on, in the mean over the runs."""
+        if self.weights is None:
+            return len(self.train_rows)
+        return float(np.mean(np.count_nonzero(self.weights, axis=1)))
+
     def with_held_out(self) -> Runs:
         """The same runs, which train on the rows held out from them, too."""
         rows, none = np.union1d(self.train_rows, self.validation_rows), np.empty(0, int)
-        all_rows = replace(
+        joined = replace(
             self, train_rows=rows, validation_rows=none, validation_weights=None
         )
         if self.weights is not None and self.validation_weights is not None:
-            all_rows._weigh(self.weights + self.validation_weights)
-        return all_rows
+            joined._weigh(self.weights + self.validation_weights)
+        return joined
 
     def _weigh(self, weights, validation_weights=None) -> None:
-        """Set the weights, to the scale that batches need, and leave out training rows
-        of none.
-        """
-        self.train_rows = self.train_rows[(weights[:, self.train_rows] > 0).any(axis=0)]
+        """Set the weights, to the scale that batches need."""
         # Batches are drawn from the rows of all runs: 1 in the mean over these.
         scale = weights[:, self.train_rows].mean(axis=1, keepdims=True)
         self.weights = weights / scale
@@ -182,10 +186,11 @@ def plan_runs(ks, rows_of_cases, weights, n_init, fraction, stratify, seed) -> R
     )
     if len(parts) > 1 or weights is not None:
         weights = weights or [np.ones(len(rows)) for rows in rows_of_cases]
-        runs._weigh(
-            _spread(rows_of_cases, train, weights, n_init),
-            _spread(rows_of_cases, held_out, weights, n_init),
-        )
+        trained = _spread(rows_of_cases, train, weights, n_init)
+        judging = _spread(rows_of_cases, held_out, weights, n_init)
+        runs.train_rows = np.flatnonzero(trained.any(axis=0))
+        runs.validation_rows = np.flatnonzero(judging.any(axis=0))
+        runs._weigh(trained, judging)
     return runs
 
 

@@ -156,13 +156,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         device = resolve_device(self.device)
         ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
         problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
-        runs, batch_factor = self._plan_runs(problem, y, task, sample_weight, ks, cases)
-        n_own = round(len(runs.train_rows) / batch_factor)
-        options = self._training_options(n_own, task)
+        runs = self._plan_runs(problem, y, task, sample_weight, ks, cases)
+        options = self._training_options(round(runs.n_own), task)
         reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
-        batch_size = round(self._resolve_batch_size(n_own) * batch_factor)
+        batch_sizes = self._batch_sizes(runs)
         results = self._train(
-            problem, task, runs, options, device, batch_size, reporter
+            problem, task, runs, options, device, batch_sizes, reporter
         )
         for i, (estimator, _) in enumerate(cases):
             own = results[i * self.n_init : (i + 1) * self.n_init]
@@ -250,10 +249,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             problem.learn_directions(sample_weight)
         return problem
 
-    def _plan_runs(
-        self, problem, y, task, sample_weight, ks, cases
-    ) -> tuple[Runs, float]:
-        """The runs, and how many times more rows there are than each of them sees."""
+    def _plan_runs(self, problem, y, task, sample_weight, ks, cases) -> Runs:
         rows_of_cases = [rows for _, rows in cases]
         if sample_weight is not None:
             seen = sample_weight > 0
@@ -261,7 +257,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
             _check_several_classes(None if stratify is None else stratify[rows])
-        runs = plan_runs(
+        return plan_runs(
             ks,
             rows_of_cases,
             self._weights_of_cases(rows_of_cases, y, sample_weight),
@@ -270,10 +266,18 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             stratify,
             self._integer_seed(),
         )
-        if len(cases) == 1 or runs.weights is None:
-            return runs, 1.0
-        n_own = float(np.mean(np.count_nonzero(runs.weights, axis=1)))
-        return runs, len(runs.train_rows) / n_own
+
+    def _batch_sizes(self, runs) -> tuple[int, int]:
+        """Of the batches that the runs draw from the rows of all, without the rows held
+        out and with them: so that a run has as many of its own as alone.
+        """
+        n_own = round(runs.n_own)
+        size = self._resolve_batch_size(n_own)
+        sizes = []
+        for own in (runs, runs.with_held_out()):
+            of_run = own.n_own if size == n_own else size  # all rows stay one batch
+            sizes.append(round(of_run * len(own.train_rows) / own.n_own))
+        return sizes[0], sizes[1]
 
     def _scale_of_columns(self, statistics, task, k) -> np.ndarray:
         """Divisor of each column: its own deviation, of either kind, or one for all."""
@@ -314,11 +318,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             )
         return weights
 
-    def _train(self, problem, task, runs, options, device, batch_size, reporter):
+    def _train(self, problem, task, runs, options, device, batch_sizes, reporter):
         """Train runs side by side, in parts if they do not fit on a GPU; a list of
         their results.
         """
-        own = options, device, batch_size, reporter
+        own = options, device, batch_sizes, reporter
         try:
             return self._train_together(problem, task, runs, *own)
         except torch.cuda.OutOfMemoryError:
@@ -338,7 +342,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         parts = [self._train(problem, task, half, *own) for half in runs.halves()]
         return [result for part in parts for result in part]
 
-    def _train_together(self, problem, task, runs, options, device, batch, reporter):
+    def _train_together(self, problem, task, runs, options, device, sizes, reporter):
         """Train runs side by side; a list of their results."""
         target, everything = problem.target, None
         if min(runs.k) == len(problem.columns):  # nothing to search for
@@ -358,10 +362,10 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
                 return self._untrained(problem, task, adviser).to(device)
 
-            def all_rows():
-                reporter.report_all_rows()
-                own = runs.with_held_out()
-                return own.batches(rows, problem.decoder_target, batch)
+            def all_rows(n_epochs):
+                reporter.report_all_rows(n_epochs)
+                joined = runs.with_held_out()
+                return joined.batches(rows, problem.decoder_target, sizes[1])
 
             repeats = self._repeats_search(task, runs.holds_out)
             refits = self._refits(runs.n_train, runs.holds_out)
@@ -371,7 +375,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             )
             setup = Setup(
                 model.to(device),
-                runs.batches(rows, problem.decoder_target, batch),
+                runs.batches(rows, problem.decoder_target, sizes[0]),
                 getattr(_functional, target.loss),
                 replace(options, dropout=dropout, n_decoder_steps=n_decoder_steps),
             )

@@ -75,7 +75,9 @@ class RunResult:
     """What one run found."""
 
     selection: Selection
-    loss: float  # of the kept model on held-out rows or by folds, else in training
+    # Of the kept model on held-out rows, before they are learned from, or by folds,
+    # else in training.
+    loss: float
     state: dict[str, dict[str, Tensor]]
     converged: bool = False  # every row was sure of its column when the search ended
     probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k, p)
@@ -216,7 +218,7 @@ def train(
     columns: Sequence[np.ndarray] | None = None,
     adviser: Adviser | None = None,
     untrained: Callable[[Adviser], Any] | None = None,
-    all_rows: Callable[[], Batches] | None = None,
+    all_rows: Callable[[int], Batches] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
     on_trial: Callable[[int, np.ndarray], Any] | None = None,
 ) -> list[RunResult]:
@@ -252,12 +254,14 @@ def train(
         ``untrained(adviser)`` returns a model of an adviser's runs as it is before the
         search, for folds to repeat it; where it is None they do not.
     all_rows : callable, optional
-        Returns batches of all rows, those held out among them. In the end the decoders
-        are trained anew on these, as long as was best for the held-out ones; where it
-        is None they stay as these judged them.
+        ``all_rows(n_epochs)`` returns batches of all rows, those held out among them,
+        for the tuning to be repeated on them, for as many epochs as were best at most.
+        What is told of the decoders, but for their state, is from before. Where it is
+        None they stay as the held-out rows judged them.
     on_epoch : callable, optional
         Called after each epoch with its number and its values, a dict of (r,)
-        arrays. A true result ends the phase, and there is no local search.
+        arrays. A true result ends the phase, and there is no local search; in the
+        tuning, no repetition of it. Of that it is not told.
     on_trial : callable, optional
         As for the local search of :mod:`ipcae_sklearn._local_search`.
 
@@ -294,7 +298,8 @@ def train(
     keeper.restore()
     results = _with_findings(setup, keeper.results())
     if judged is not None and all_rows is not None:
-        _tune_on_all_rows(replace(setup, batches=all_rows()), keeper, judged)
+        everything = replace(setup, batches=all_rows(max(judged.n_epochs)))
+        _tune_on_all_rows(everything, keeper, judged)
         keeper.restore()
     return results
 
@@ -452,7 +457,7 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> _Judged | None:
 def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
     """The same for all of the tuning, of which the best epoch is kept."""
     model, options = setup.model, setup.options
-    before = [model.decoder.run_state(i) for i in range(setup.n_runs)]
+    before = [kept.state["decoder"] for kept in keeper.kept]
     first = [len(history["validation_loss"]) for history in keeper.histories]
     description = _description_of_tuning(model)
     jitter = None
@@ -504,7 +509,7 @@ def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> 
     keeper.begin_phase(keep_best=setup.batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     columns = keeper.columns()
-    asked_to_stop = False
+    asked_to_stop, n_done = False, 0
     for n_done, train_loss in enumerate(epochs, 1):
         values = description | {"train_loss": train_loss}
         values["validation_loss"] = validate(setup, columns)
@@ -513,7 +518,7 @@ def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> 
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
         if keeper.stopped.all():
             break
-    return asked_to_stop
+    return asked_to_stop and n_done < np.max(n_epochs)
 
 
 def _tune_on_all_rows(setup: Setup, keeper, judged: _Judged) -> None:

@@ -936,6 +936,16 @@ def test_rows_held_out_keep_their_weights_and_runs():
         assert_allclose(joined.weights[i, joined.train_rows].mean(), 1)
 
 
+def test_halves_draw_from_the_same_rows_once_joined():
+    rows = [np.arange(0, 16), np.arange(4, 24)]
+    runs = plan_runs([3, 2], rows, None, 1, lambda n: 0.5, None, 0)
+    joined = runs.with_held_out()
+    for half, weights in zip(runs.halves(), joined.weights, strict=True):
+        own = half.with_held_out()
+        assert_array_equal(own.train_rows, joined.train_rows)
+        assert_allclose(own.weights[0], weights)
+
+
 def test_rows_without_weight_do_not_join():
     weights = np.ones(20)
     weights[::4] = 0

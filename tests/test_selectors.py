@@ -6,6 +6,7 @@ import functools
 import inspect
 import pickle
 import warnings
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scipy.special import expit, softmax
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import KFold
 from torch import nn
 
 from ipcae_sklearn import (
@@ -25,6 +27,7 @@ from ipcae_sklearn import (
     _batches,
     _data,
     _local_search,
+    _problem,
     _selectors,
     _settings,
     _training,
@@ -1989,3 +1992,78 @@ def test_warm_start_with_another_map_is_refused():
     selector = quick(IPCAESelector, warm_start=True, map_bias=False).fit(X, y)
     with pytest.raises(ValueError, match=r"warm_start=True needs .* layer sizes"):
         selector.set_params(map_bias=True).fit(X, y)
+
+
+# The last tuning, on the rows held out as well
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The batches of each fit: those of the search and, if any, of the last tuning."""
+    found, own = [], _problem.TrainingBatches
+
+    def make(*arguments, **keywords):
+        found.append(own(*arguments, **keywords))
+        return found[-1]
+
+    monkeypatch.setattr(_problem, "TrainingBatches", make)
+    return found
+
+
+def short(**parameters):
+    own = {"max_iter": 2, "tuning_iter": 3, "n_trials": 0, "hidden_layer_sizes": (8,)}
+    return IPCAESelector(3, random_state=0, device="cpu", **own | parameters)
+
+
+def rows_and_values(n=600, p=8):
+    X = np.random.default_rng(0).normal(size=(n, p))
+    return X, X[:, 0] - X[:, 1]
+
+
+def test_the_last_tuning_is_on_all_rows(drawn):
+    short().fit(*rows_and_values())
+    search, last = drawn
+    held_out = search.held_out.index.numpy()
+    assert len(held_out) == 180
+    assert_array_equal(np.intersect1d(held_out, search.training.index), [])
+    assert_array_equal(last.training.index, np.arange(600))
+    assert last.batch_size == search.batch_size
+
+
+def test_the_last_tuning_gives_the_decoder():
+    X, y = rows_and_values()
+    with patch.object(_settings, "_MOST_ROWS_TO_REFIT", 0):
+        judged = short().fit(X, y)
+    last = short().fit(X, y)
+    assert_array_equal(last.selected_indices_, judged.selected_indices_)
+    assert_array_equal(last.restart_losses_, judged.restart_losses_)
+    assert_array_equal(last.importances_, judged.importances_)
+    assert abs(last.predict(X) - judged.predict(X)).max() > 1e-3
+
+
+def test_directions_are_what_the_last_tuning_learns(drawn):
+    X = np.random.default_rng(0).normal(size=(520, 4200)).astype(np.float32)
+    selector = short().fit(X)
+    search, last = drawn
+    assert search.target.shape == last.target.shape
+    assert search.target.shape[1] <= 520
+    assert selector.reconstruct(selector.transform(X[:5])).shape == (5, 4200)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"batch_size": 5000}])
+def test_a_run_in_company_takes_as_many_steps_as_alone(drawn, parameters):
+    X, y = rows_and_values(1500)
+    folds = [train for train, _ in KFold(5).split(X)]
+    prototype = short(**parameters)
+    data = prototype._check_search(X, y, None)
+    prototype._fit_cases(data, [(3, rows) for rows in folds])
+    together = [batches.n_train_batches for batches in drawn]
+    drawn.clear()
+    short(**parameters).fit(X[folds[0]], y[folds[0]])
+    alone = [batches.n_train_batches for batches in drawn]
+    assert together == pytest.approx(alone, rel=0.03)
+
+
+def test_a_batch_of_all_rows_stays_one(drawn):
+    short(batch_size=5000).fit(*rows_and_values())
+    assert [batches.n_train_batches for batches in drawn] == [1, 1]

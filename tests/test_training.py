@@ -1370,7 +1370,7 @@ def tuned(options=TUNED, batches=None, **keywords):
     return result, 1 + int(np.argmin(result.history["validation_loss"]))
 
 
-def every_row():
+def every_row(n_epochs=None):
     return make_batches(validation=0)
 
 
@@ -1410,20 +1410,71 @@ def test_what_is_told_of_it_is_from_before():
         np.testing.assert_array_equal(with_all.history[name], judged.history[name])
 
 
-def test_the_model_is_left_as_tuned_on_all_rows():
-    model = make_model()
-    (result,) = fit(TUNED, model, all_rows=every_row)
-    state = model.decoder.run_state(0)
-    for name, tensor in result.state["decoder"].items():
-        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+@pytest.fixture
+def judgements(monkeypatch):
+    """What the held-out rows have told, fit by fit."""
+    found, own = [], _training._tune_on_all_rows
+
+    def tune(setup, keeper, judged):
+        found.append(judged)
+        own(setup, keeper, judged)
+
+    monkeypatch.setattr(_training, "_tune_on_all_rows", tune)
+    return found
 
 
-def never():
+def test_epochs_of_the_search_do_not_count(judgements):
+    (result,) = fit(TUNED, all_rows=every_row)
+    losses = result.history["validation_loss"]
+    assert len(losses) > 30  # of which 30 are of the tuning
+    assert judgements[0].n_epochs == [1 + int(np.argmin(losses[-30:]))]
+
+
+def test_it_goes_on_for_as_long_as_any_run_needs():
+    told = []
+    tuned(all_rows=lambda n_epochs: told.append(n_epochs) or every_row())
+    _, n_epochs = tuned()
+    assert told == [n_epochs]
+
+
+def test_each_run_has_its_own_noise_and_length(judgements):
+    options = replace(
+        TUNED, jitter=0.2, jitter_learning_rate=0.1, tuning_iter=60, learning_rate=0.1
+    )
+    columns = [np.array([1, 4, 2]), np.array([1, 4, 6])]
+
+    def results(runs):
+        model = make_model([3] * len(runs), first=runs[0], hidden=(50,))
+        own = [columns[i] for i in runs]
+        found = fit(options, model, seeds=runs, columns=own, all_rows=every_row)
+        for i, result in enumerate(found):  # the model is left so
+            state = model.decoder.run_state(i)
+            for name, tensor in result.state["decoder"].items():
+                torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+        return found
+
+    both = results([0, 1])
+    together = judgements[0]
+    assert len(set(together.n_epochs)) == len(set(together.jitter)) == 2
+    for i, own in enumerate(both):
+        (alone,) = results([i])
+        assert judgements[-1].n_epochs == together.n_epochs[i : i + 1]
+        for name, tensor in own.state["decoder"].items():
+            other = alone.state["decoder"][name]
+            torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4)
+
+
+def never(n_epochs):
     raise AssertionError("nobody has asked for it")
 
 
 def test_a_fit_that_is_stopped_is_not_tuned_anew():
     tuned(on_epoch=lambda epoch, values: True, all_rows=never)
+
+
+def test_after_the_last_epoch_there_is_nothing_to_stop(judgements):
+    tuned(on_epoch=lambda epoch, values: epoch == 59, all_rows=every_row)
+    assert len(judgements) == 1
 
 
 def test_without_held_out_rows_or_a_tuning_there_is_no_last_one():
@@ -1447,7 +1498,7 @@ def test_runs_of_rows_of_their_own_are_tuned_anew_as_alone():
             batches,
             seeds=runs,
             columns=[columns[i] for i in runs],
-            all_rows=lambda: make_batches(validation=0, weights=weights[runs]),
+            all_rows=lambda n_epochs: make_batches(validation=0, weights=weights[runs]),
         )
 
     both = results([0, 1])

@@ -763,9 +763,8 @@ class CAESelector(_BaseConcreteSelector):
         added to the objective to keep rows apart.
     max_iter : int or "auto", default="auto"
         Epochs over which the temperature of the search falls. The search ends before,
-        usually after about half of them, when its rows have settled on distinct
-        columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps of the decoder, at least 5.
+        if its rows have settled on distinct columns; without a tuning it goes on to the
+        last. "auto" takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -800,7 +799,8 @@ class CAESelector(_BaseConcreteSelector):
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
         at least 30; 0 for none, as published. With fewer than 500 rows and none held
         out these are the most: five folds of the rows tell after how many the decoder
-        is best for others (not with ``warm_start``).
+        is best for others (not with ``warm_start``). Where rows are held out, it is
+        repeated on all rows in the end (see ``validation_fraction``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -826,9 +826,10 @@ class CAESelector(_BaseConcreteSelector):
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15; with a target it is more where that is below 500 rows, up to
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts. In the end, where a
-        tuning follows, the decoder is tuned anew on all rows, as many epochs as were
-        best (neither with ``warm_start`` nor with more than 100,000 training rows).
+        short local search, and tells how long the tuning lasts. In the end the tuning
+        is repeated on all rows, from where the search ended, for as many epochs as were
+        best. (Not with ``warm_start``, with more than 100,000 training rows, or if a
+        callback stops the tuning.)
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -854,12 +855,14 @@ class CAESelector(_BaseConcreteSelector):
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
     warm_start : bool, default=False
-        Whether a fit begins with the parameters that the last one ended with.
+        Whether a fit begins with the parameters that the last one ended with. Such
+        fits have no surplus rows, and their decoder learns from no rows held out.
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
-        Whether to print a line an epoch, and one for each two trials of the local
-        search.
+        Whether to print a line an epoch, one for each two or three trials of the local
+        search, and one as the tuning is repeated on all rows. Losses are of scaled
+        data.
 
     Attributes
     ----------
@@ -890,9 +893,11 @@ class CAESelector(_BaseConcreteSelector):
         and "gjsd". Losses are mean squared errors in the units of X for a
         reconstruction (of scaled columns, if ``standardize`` scales each), of
         standardised targets for a regression, and cross-entropies in nats for classes.
-        Those of training have the noise in them that it is done with.
+        Those of training have the noise in them that it is done with, and those of the
+        search are of ``n_surplus`` more columns.
     n_iter_ : int
-        Epochs of search and tuning.
+        Epochs of search and tuning in ``history_``, without those that are repeated on
+        all rows.
     converged_ : bool
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
@@ -903,7 +908,9 @@ class CAESelector(_BaseConcreteSelector):
         classes, log 2 for two equal ones; 1 for a regression. It is too low where the
         rows that judge had a part in the choice: somewhat so where rows are held out
         (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
-        target or with ``n_trials=0``.
+        target or with ``n_trials=0``. That of a reconstruction is in the units of X,
+        squared: a constant's is the mean variance of the columns (1, if ``standardize``
+        scales each).
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -923,7 +930,7 @@ class CAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    A fit has three parts. The *search* trains rows and decoder at a falling
+    A fit has four parts. The *search* trains rows and decoder at a falling
     temperature. Exactly k distinct columns come out of it: where several rows prefer
     the same column, the surest of them keeps it, and the others get columns that go
     well with those taken. Then a *local search* tries other columns in place of some:
@@ -931,9 +938,9 @@ class CAESelector(_BaseConcreteSelector):
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
     out: five folds judge what the regression proposes and, with a target, what the
-    search finds without each of them.) Last, the *tuning* trains the decoder on the
-    columns chosen, that of a classification without noise on its inputs and with it;
-    the held-out rows choose.
+    search finds without each of them.) The *tuning* trains the decoder on the columns
+    chosen, that of a classification without noise on its inputs and with it; the
+    held-out rows choose. Last, it is repeated on all rows, these among them.
 
     Where rows are few and columns many, the search chooses among those that tell most
     of the target by themselves (see ``n_candidates``); all else looks beyond these.
@@ -1037,9 +1044,8 @@ class IPCAESelector(_BaseConcreteSelector):
         added to the objective to keep rows apart.
     max_iter : int or "auto", default="auto"
         Epochs over which the temperature of the search falls. The search ends before,
-        usually after about half of them, when its rows have settled on distinct
-        columns; without a tuning it goes on to the last. "auto" takes as many as make
-        2,000 steps of the decoder, at least 5.
+        if its rows have settled on distinct columns; without a tuning it goes on to the
+        last. "auto" takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Rows that search beyond k. Before the tuning those are dropped, in three rounds,
         whose columns the decoder misses least on the held-out rows. Few rows may have
@@ -1074,7 +1080,8 @@ class IPCAESelector(_BaseConcreteSelector):
         found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
         at least 30; 0 for none, as published. With fewer than 500 rows and none held
         out these are the most: five folds of the rows tell after how many the decoder
-        is best for others (not with ``warm_start``).
+        is best for others (not with ``warm_start``). Where rows are held out, it is
+        repeated on all rows in the end (see ``validation_fraction``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
@@ -1100,9 +1107,10 @@ class IPCAESelector(_BaseConcreteSelector):
         (without a tuning: of the search) whose model is kept, and between restarts.
         "auto" is 0.15; with a target it is more where that is below 500 rows, up to
         0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts. In the end, where a
-        tuning follows, the decoder is tuned anew on all rows, as many epochs as were
-        best (neither with ``warm_start`` nor with more than 100,000 training rows).
+        short local search, and tells how long the tuning lasts. In the end the tuning
+        is repeated on all rows, from where the search ended, for as many epochs as were
+        best. (Not with ``warm_start``, with more than 100,000 training rows, or if a
+        callback stops the tuning.)
     early_stopping : bool, default=False
         Whether to end the search, and the tuning, as soon as the loss has stalled,
         though rows may not be sure of their columns.
@@ -1128,12 +1136,14 @@ class IPCAESelector(_BaseConcreteSelector):
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
     warm_start : bool, default=False
-        Whether a fit begins with the parameters that the last one ended with.
+        Whether a fit begins with the parameters that the last one ended with. Such
+        fits have no surplus rows, and their decoder learns from no rows held out.
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
-        Whether to print a line an epoch, and one for each two trials of the local
-        search.
+        Whether to print a line an epoch, one for each two or three trials of the local
+        search, and one as the tuning is repeated on all rows. Losses are of scaled
+        data.
 
     Attributes
     ----------
@@ -1164,9 +1174,11 @@ class IPCAESelector(_BaseConcreteSelector):
         and "gjsd". Losses are mean squared errors in the units of X for a
         reconstruction (of scaled columns, if ``standardize`` scales each), of
         standardised targets for a regression, and cross-entropies in nats for classes.
-        Those of training have the noise in them that it is done with.
+        Those of training have the noise in them that it is done with, and those of the
+        search are of ``n_surplus`` more columns.
     n_iter_ : int
-        Epochs of search and tuning.
+        Epochs of search and tuning in ``history_``, without those that are repeated on
+        all rows.
     converged_ : bool
         Whether the rows, all but one in 20, gave their columns a probability of 0.9
         when the search ended.
@@ -1177,7 +1189,9 @@ class IPCAESelector(_BaseConcreteSelector):
         classes, log 2 for two equal ones; 1 for a regression. It is too low where the
         rows that judge had a part in the choice: somewhat so where rows are held out
         (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
-        target or with ``n_trials=0``.
+        target or with ``n_trials=0``. That of a reconstruction is in the units of X,
+        squared: a constant's is the mean variance of the columns (1, if ``standardize``
+        scales each).
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1196,7 +1210,7 @@ class IPCAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    A fit has three parts. The *search* trains rows and decoder at a falling
+    A fit has four parts. The *search* trains rows and decoder at a falling
     temperature. Exactly k distinct columns come out of it: where several rows prefer
     the same column, the surest of them keeps it, and the others get columns that go
     well with those taken. Then a *local search* tries other columns in place of some:
@@ -1204,9 +1218,9 @@ class IPCAESelector(_BaseConcreteSelector):
     asks for, by the gradient of its loss. They are taken if a new decoder learns more
     from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
     out: five folds judge what the regression proposes and, with a target, what the
-    search finds without each of them.) Last, the *tuning* trains the decoder on the
-    columns chosen, that of a classification without noise on its inputs and with it;
-    the held-out rows choose.
+    search finds without each of them.) The *tuning* trains the decoder on the columns
+    chosen, that of a classification without noise on its inputs and with it; the
+    held-out rows choose. Last, it is repeated on all rows, these among them.
 
     Where rows are few and columns many, the search chooses among those that tell most
     of the target by themselves (see ``n_candidates``); all else looks beyond these.

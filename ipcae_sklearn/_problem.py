@@ -78,21 +78,22 @@ class Runs:
     @property
     def n_train(self) -> int:
         """The most rows that a run trains on."""
+        return int(self._rows_of_runs().max())
+
+    @property
+    def n_own(self) -> float:
+        """The rows that a run trains on, in the mean over the runs."""
+        return float(self._rows_of_runs().mean())
+
+    def _rows_of_runs(self) -> np.ndarray:
         if self.weights is None:
-            return len(self.train_rows)
-        return int(np.count_nonzero(self.weights, axis=1).max())
+            return np.full(len(self.k), len(self.train_rows))
+        return np.count_nonzero(self.weights, axis=1)
 
     @property
     def holds_out(self) -> bool:
         """Whether rows are held out from any run."""
         return len(self.validation_rows) > 0
-
-    @property
-    def n_own(self) -> float:
-        """The rows that a run trains on, in the mean over the runs."""
-        if self.weights is None:
-            return len(self.train_rows)
-        return float(np.mean(np.count_nonzero(self.weights, axis=1)))
 
     def with_held_out(self) -> Runs:
         """The same runs, which train on the rows held out from them, too."""

@@ -267,17 +267,20 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             self._integer_seed(),
         )
 
-    def _batch_sizes(self, runs) -> tuple[int, int]:
-        """Of the batches that the runs draw from the rows of all, without the rows held
-        out and with them: so that a run has as many of its own as alone.
+    def _batch_sizes(self, runs) -> tuple[int, int | None]:
+        """Rows of the batches that the runs draw from the rows of all, so that a run
+        has as many of its own as alone; and of those with the rows held out among them,
+        None where the tuning is not repeated on these.
         """
         n_own = round(runs.n_own)
         size = self._resolve_batch_size(n_own)
-        sizes = []
-        for own in (runs, runs.with_held_out()):
-            of_run = own.n_own if size == n_own else size  # all rows stay one batch
-            sizes.append(round(of_run * len(own.train_rows) / own.n_own))
-        return sizes[0], sizes[1]
+
+        def of_all(runs):
+            of_run = runs.n_own if size == n_own else size  # all rows stay one batch
+            return round(of_run * len(runs.train_rows) / runs.n_own)
+
+        refits = self._refits(runs.n_train, runs.holds_out)
+        return of_all(runs), of_all(runs.with_held_out()) if refits else None
 
     def _scale_of_columns(self, statistics, task, k) -> np.ndarray:
         """Divisor of each column: its own deviation, of either kind, or one for all."""
@@ -368,7 +371,6 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 return joined.batches(rows, problem.decoder_target, sizes[1])
 
             repeats = self._repeats_search(task, runs.holds_out)
-            refits = self._refits(runs.n_train, runs.holds_out)
             n_searched = model.n_searched(len(problem.columns))
             n_decoder_steps = self._resolve_decoder_steps(
                 model.decoder, runs.n_train, n_searched
@@ -386,7 +388,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 columns=everything,
                 adviser=adviser,
                 untrained=untrained if repeats and options.n_folds else None,
-                all_rows=all_rows if refits else None,
+                all_rows=None if sizes[1] is None else all_rows,
                 on_epoch=reporter,
                 on_trial=reporter.report_trials,
             )

@@ -470,8 +470,8 @@ def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
     if asked_to_stop:
         return None
     losses = [history["validation_loss"] for history in keeper.histories]
-    best = [int(np.argmin(own[n:])) for own, n in zip(losses, first, strict=True)]
-    return _Judged(before, [1 + epoch for epoch in best], jitter)
+    n_epochs = [1 + int(np.argmin(x[n:])) for x, n in zip(losses, first, strict=True)]
+    return _Judged(before, n_epochs, jitter)
 
 
 def _tune_in_two_ways(
@@ -494,9 +494,8 @@ def _tune_in_two_ways(
         better = both.better()
         return on_epoch(epoch, {name: own[better] for name, own in values.items()})
 
-    n_epochs = setup.options.tuning_iter
     own = epochs, pairs, both, description, on_epoch_of_both
-    asked_to_stop = _tune_for(n_epochs, *own)
+    asked_to_stop = _tune_for(setup.options.tuning_iter, *own)
     keeper.take_better_of(both)
     return asked_to_stop, jitter[both.better()]
 

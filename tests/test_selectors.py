@@ -2011,17 +2011,11 @@ def drawn(monkeypatch):
 
 
 def short(**parameters):
-    own = {"max_iter": 2, "tuning_iter": 3, "n_trials": 0, "hidden_layer_sizes": (8,)}
-    return IPCAESelector(3, random_state=0, device="cpu", **own | parameters)
-
-
-def rows_and_values(n=600, p=8):
-    X = np.random.default_rng(0).normal(size=(n, p))
-    return X, X[:, 0] - X[:, 1]
+    return quick(IPCAESelector, n_trials=0, **parameters)
 
 
 def test_the_last_tuning_is_on_all_rows(drawn):
-    short().fit(*rows_and_values())
+    short().fit(*make_data("regression", 600))
     search, last = drawn
     held_out = search.held_out.index.numpy()
     assert len(held_out) == 180
@@ -2031,7 +2025,7 @@ def test_the_last_tuning_is_on_all_rows(drawn):
 
 
 def test_the_last_tuning_gives_the_decoder():
-    X, y = rows_and_values()
+    X, y = make_data("regression", 600)
     with patch.object(_settings, "_MOST_ROWS_TO_REFIT", 0):
         judged = short().fit(X, y)
     last = short().fit(X, y)
@@ -2042,7 +2036,7 @@ def test_the_last_tuning_gives_the_decoder():
 
 
 def test_directions_are_what_the_last_tuning_learns(drawn):
-    X = np.random.default_rng(0).normal(size=(520, 4200)).astype(np.float32)
+    X, _ = make_data("reconstruction", 520, 4200)
     selector = short().fit(X)
     search, last = drawn
     assert search.target.shape == last.target.shape
@@ -2052,7 +2046,7 @@ def test_directions_are_what_the_last_tuning_learns(drawn):
 
 @pytest.mark.parametrize("parameters", [{}, {"batch_size": 5000}])
 def test_a_run_in_company_takes_as_many_steps_as_alone(drawn, parameters):
-    X, y = rows_and_values(1500)
+    X, y = make_data("regression", 1500)
     folds = [train for train, _ in KFold(5).split(X)]
     prototype = short(**parameters)
     data = prototype._check_search(X, y, None)
@@ -2065,5 +2059,5 @@ def test_a_run_in_company_takes_as_many_steps_as_alone(drawn, parameters):
 
 
 def test_a_batch_of_all_rows_stays_one(drawn):
-    short(batch_size=5000).fit(*rows_and_values())
+    short(batch_size=5000).fit(*make_data("regression", 600))
     assert [batches.n_train_batches for batches in drawn] == [1, 1]

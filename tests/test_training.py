@@ -130,6 +130,12 @@ def assert_different(first, second):
     assert not torch.allclose(*states, rtol=1e-6)
 
 
+def assert_decoder(result, state, **tolerance):
+    """The trained decoder has this state."""
+    for name, tensor in result.state["decoder"].items():
+        torch.testing.assert_close(tensor, state[name], **tolerance)
+
+
 # What it is for
 
 
@@ -1292,8 +1298,7 @@ def test_noise_that_ruins_the_decoders_is_not_kept():
         for name in HISTORY:
             pair = own.history[name], other.history[name]
             np.testing.assert_allclose(*pair, rtol=1e-6)
-        for name, t in own.state["decoder"].items():
-            torch.testing.assert_close(t, other.state["decoder"][name])
+        assert_decoder(own, other.state["decoder"])
 
 
 def test_noise_is_tuned_for_shorter_than_what_can_be_learned():
@@ -1346,8 +1351,7 @@ def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
     setup = Setup(untrained, noisy_batches(), squared_error, LONG)
     list(islice(tuning_epochs(setup, columns), n_epochs))
     state = untrained.decoder.run_state(0)
-    for name, tensor in result.state["decoder"].items():
-        torch.testing.assert_close(tensor, state[name], rtol=1e-4, atol=1e-5)
+    assert_decoder(result, state, rtol=1e-4, atol=1e-5)
 
 
 def test_with_held_out_rows_these_tell():
@@ -1381,8 +1385,7 @@ def assert_tuned_on_all_rows(result, n_epochs, options, jitter=None):
     columns = torch.from_numpy(np.stack(COLUMNS))
     list(islice(tuning_epochs(setup, columns, jitter), n_epochs))
     expected = model.decoder.run_state(0)
-    for name, tensor in result.state["decoder"].items():
-        torch.testing.assert_close(tensor, expected[name])
+    assert_decoder(result, expected)
 
 
 @pytest.mark.parametrize(("rate", "n_best"), [(0.01, 30), (0.3, 12)])
@@ -1449,8 +1452,7 @@ def test_each_run_has_its_own_noise_and_length(judgements):
         found = fit(options, model, seeds=runs, columns=own, all_rows=every_row)
         for i, result in enumerate(found):  # the model is left so
             state = model.decoder.run_state(i)
-            for name, tensor in result.state["decoder"].items():
-                torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+            assert_decoder(result, state, rtol=0, atol=0)
         return found
 
     both = results([0, 1])
@@ -1459,9 +1461,7 @@ def test_each_run_has_its_own_noise_and_length(judgements):
     for i, own in enumerate(both):
         (alone,) = results([i])
         assert judgements[-1].n_epochs == together.n_epochs[i : i + 1]
-        for name, tensor in own.state["decoder"].items():
-            other = alone.state["decoder"][name]
-            torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4)
+        assert_decoder(own, alone.state["decoder"], rtol=1e-3, atol=1e-4)
 
 
 def never(n_epochs):
@@ -1506,6 +1506,4 @@ def test_runs_of_rows_of_their_own_are_tuned_anew_as_alone():
     assert len(lengths) == 2  # they end at different epochs
     for i, own in enumerate(both):
         (alone,) = results([i])
-        for name, tensor in own.state["decoder"].items():
-            other = alone.state["decoder"][name]
-            torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4)
+        assert_decoder(own, alone.state["decoder"], rtol=1e-3, atol=1e-4)

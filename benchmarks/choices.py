@@ -44,9 +44,18 @@ PARTS = {
 }
 MODERATE = ("mice", "communities_crime", "madelon", *PARTS)
 MANY_OR_MODERATE = (*MANY_ROWS, "mnist", *(name for name in PARTS if "1000" in name))
+SETTLED = (*MANY_ROWS, "mnist")
+# Of the same sets and of COIL-20 the rows alone.
+NO_TARGET = {
+    f"{name}, no target": name
+    for name in ("mice", "communities_crime", "usps", "isolet", "coil20", "mnist")
+}
+BOTH = (*SETTLED, *NO_TARGET)
+# The selector's rate, in units of the default's.
+RATES = {"a third of the selector's rate": 1 / 3, "thrice the selector's rate": 3.0}
 # Parameters that differ from the defaults, and the sets on which they can matter.
 VARIANTS = {
-    "default": ({}, ALL),
+    "default": ({}, (*ALL, *NO_TARGET)),
     "regression's swaps alone": ({"n_trials": 1}, MANY_ROWS),
     "no local search": ({"n_trials": 0}, MANY_ROWS),
     BY_SHARE: ({}, (*MANY_ROWS, "mnist")),
@@ -63,6 +72,27 @@ VARIANTS = {
     ROWS_HELD_OUT: ({}, MODERATE),
     JUDGED: ({}, MANY_OR_MODERATE),
     ON_ALL_ROWS: ({}, MANY_OR_MODERATE),
+    "500 steps of the search": ({}, BOTH),
+    "4,000 steps of the search": ({}, BOTH),
+    "1,000 steps of the tuning": ({}, SETTLED),
+    **{rate: ({}, BOTH) for rate in RATES},
+    "d = 8": ({"embedding_dim": 8}, BOTH),
+    "d = 128": ({"embedding_dim": 128}, BOTH),
+    "7 trials": ({"n_trials": 7}, SETTLED),
+    "28 trials": ({"n_trials": 28}, SETTLED),
+    "noise of each batch": ({"noise": "batch"}, BOTH),
+    "rows begin at greedy columns": ({"init": "greedy"}, BOTH),
+    "no local search, no target": ({"n_trials": 0}, tuple(NO_TARGET)),
+}
+# What is no parameter and differs in a variant.
+WAYS = {
+    BY_SHARE: (_local_search, "_BY", ("company", "share", "curve")),
+    BY_KINSHIP: (_local_search, "_BY_UNTRIED", "kinship"),
+    NO_JITTER: (_settings, "_JITTER", 0.0),
+    JUDGED: (_settings, "_MOST_ROWS_TO_REFIT", 0),
+    "500 steps of the search": (_settings, "_SEARCH_STEPS", 500),
+    "4,000 steps of the search": (_settings, "_SEARCH_STEPS", 4000),
+    "1,000 steps of the tuning": (_settings, "_TUNING_STEPS", 1000),
 }
 SELECTORS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 MOST_ROWS = 4000  # to fit to; half as many are held out
@@ -89,33 +119,36 @@ def held_out_split(name, data_home, seed, most=MOST_ROWS) -> Split:
 
 def ways_of(variant):
     """In it, what is no parameter is as in the variant."""
-    if variant == BY_SHARE:
-        return patch.object(_local_search, "_BY", ("company", "share", "curve"))
-    if variant == BY_KINSHIP:
-        return patch.object(_local_search, "_BY_UNTRIED", "kinship")
-    if variant == NO_JITTER:
-        return patch.object(_settings, "_JITTER", 0.0)
-    if variant == JUDGED:
-        return patch.object(_settings, "_MOST_ROWS_TO_REFIT", 0)
-    return nullcontext()
+    return patch.object(*WAYS[variant]) if variant in WAYS else nullcontext()
+
+
+def parameters_of(variant, method):
+    """The parameters that differ from the defaults; None where they do not exist."""
+    parameters = VARIANTS[variant][0]
+    if variant in RATES:
+        rate = RATES[variant] * SELECTORS[method]._selector_rate
+        return {"learning_rate_selector": rate}
+    if "embedding_dim" in parameters and method == "CAESelector":
+        return None
+    return parameters
 
 
 def measure(key, parameters, data_home):
     """Scores of what is kept, seconds of the processor, and the held-out loss."""
     name, most = PARTS.get(key["data"], (key["data"], MOST_ROWS))
-    seed, regression = key["seed"], name in REGRESSION
-    split = held_out_split(name, data_home, seed, most)
+    name, seed = NO_TARGET.get(name, name), key["seed"]
+    split, regression = held_out_split(name, data_home, seed, most), name in REGRESSION
+    task, protocol = "regression" if regression else "classification", "supervised"
+    if key["data"] in NO_TARGET:
+        task, protocol = "reconstruction", "unsupervised"
     selector = SELECTORS[key["method"]](
-        DATA[name],
-        task="regression" if regression else "classification",
-        random_state=seed,
-        **parameters,
+        DATA[name], task=task, random_state=seed, **parameters
     )
     started = time.process_time()
     with ways_of(key["variant"]):
         selector.fit(split.X_train, split.y_train)
     seconds = time.process_time() - started
-    scores = judge(split, selector.selected_indices_, "supervised", seed, regression)
+    scores = judge(split, selector.selected_indices_, protocol, seed, regression)
     return scores | {
         "seconds": seconds,
         "decoder": float(selector.score(split.X_test, split.y_test)),
@@ -123,22 +156,28 @@ def measure(key, parameters, data_home):
     }
 
 
+def keys(n_seeds):
+    """Of all fits: data, variant, selector and seed."""
+    for seed in range(n_seeds):
+        for variant, (_, names) in VARIANTS.items():
+            for name in names:
+                for method in SELECTORS:
+                    key = {"data": name, "variant": variant, "method": method}
+                    yield key | {"seed": seed}
+
+
 def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
     results = Results("choices", "python benchmarks/choices.py")
-    for seed in range(1 if options.quick else options.seeds):
-        for variant, (parameters, names) in VARIANTS.items():
-            for name in names:
-                for method in SELECTORS:
-                    key = {"data": name, "variant": variant, "method": method}
-                    key["seed"] = seed
-                    if results.has(**key):
-                        continue
-                    found = measure(key, parameters, options.data)
-                    results.add(**key, parameters=parameters, **found)
-                    print(*key.values(), found, flush=True)
+    for key in keys(1 if options.quick else options.seeds):
+        parameters = parameters_of(key["variant"], key["method"])
+        if parameters is None or results.has(**key):
+            continue
+        found = measure(key, parameters, options.data)
+        results.add(**key, parameters=parameters, **found)
+        print(*key.values(), found, flush=True)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,24 @@ def linear_reconstruction_error(split: Split, columns) -> float:
     return float(np.mean((test[:, columns] @ weights - test) ** 2))
 
 
+def with_peak_memory(call, *arguments):
+    """What a call returns, and the most bytes resident in it, less those before it.
+
+    Linux only. The ``ru_maxrss`` of getrusage would begin at that of the process that
+    started this one, and neither forgets an earlier peak.
+    """
+    before = resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    returned = call(*arguments)
+    return returned, resident_bytes("VmHWM") - before
+
+
+def resident_bytes(kind: str) -> int:
+    """Memory of this process; "VmHWM" is the most it has been."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(kind))
+
+
 def machine() -> dict:
     """Where and with what a result was measured."""
     packages = ("ipcae-sklearn", "torch", "scikit-learn", "numpy", "scipy")
@@ -136,8 +154,11 @@ class Results:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.records = [json.loads(line) for line in lines]
 
+    def find(self, **key) -> list[dict]:
+        return [record for record in self.records if key.items() <= record.items()]
+
     def has(self, **key) -> bool:
-        return any(key.items() <= record.items() for record in self.records)
+        return bool(self.find(**key))
 
     def add(self, **record) -> None:
         record |= {"command": self.command, "machine": machine()}

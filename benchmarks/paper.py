@@ -310,16 +310,12 @@ def runs(plan, max_seeds):
                     }
 
 
-def find(results, **key):
-    return [r for r in results.records if key.items() <= r.items()]
-
-
 def wanted(key, results):
     """Of the λ of GJSD, only the best at seed 0 by validation goes on to others."""
     if key["method"] not in GJSD or key["seed"] == 0:
         return True
     tried = [
-        r for name in GJSD for r in find(results, **(key | {"method": name, "seed": 0}))
+        r for name in GJSD for r in results.find(**(key | {"method": name, "seed": 0}))
     ]
     best = min(tried, key=lambda r: min(r["validation_loss"]))
     return key["method"] == best["method"]
@@ -327,7 +323,7 @@ def wanted(key, results):
 
 def columns_of(key, results):
     """The columns that the run of the main experiment selected; None if not done."""
-    found = find(results, **(key | {"experiment": "main"}))
+    found = results.find(**(key | {"experiment": "main"}))
     return np.array(found[0]["columns"]) if found else None
 
 

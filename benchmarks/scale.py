@@ -26,7 +26,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from common import Results, load_split, parser
+from common import Results, load_split, parser, with_peak_memory
 from ipcae_sklearn import CAESelector, IPCAESelector, greedy_columns
 
 N_RELEVANT = 50
@@ -153,11 +153,10 @@ def measure(own, folder, data_home):
     torch.set_num_threads(1)
     X, y, relevant, test = read_data(own, folder, data_home)
     warm_up()
-    before = resident_bytes("VmRSS")
+    fit = FIT.get(own["method"], fit_selector)
     started = time.perf_counter()
-    columns, figures = FIT.get(own["method"], fit_selector)(own, X, y)
+    (columns, figures), peak = with_peak_memory(fit, own, X, y)
     figures["seconds"] = time.perf_counter() - started
-    peak = resident_bytes("VmHWM") - before
     figures |= {"peak_mb": peak / 2**20, "data_mb": n_bytes(X) / 2**20}
     if torch.cuda.is_available():
         figures["device_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
@@ -196,15 +195,6 @@ def warm_up():
     X, y = rng.normal(size=(600, 20)), rng.normal(size=600)
     IPCAESelector(5, max_iter=2, tuning_iter=1, random_state=0).fit(X, y)
     greedy_columns(X, 5, target=y)
-
-
-def resident_bytes(kind):
-    """Memory of this process (Linux); "VmHWM" is the most it has been.
-
-    The ``ru_maxrss`` of getrusage would begin at that of the process that started it.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(kind))
 
 
 def n_bytes(X):

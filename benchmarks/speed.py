@@ -6,7 +6,9 @@ and on one thread; quoted is the median over rounds of the ratio of their times,
 its quartiles. By default the selector takes one step for several of the decoder, among
 which its time is shared out. Beside it stands the least ratio that is possible: the
 floor plus the selector's matrix products (X Mᵀ and its gradient; for IP-CAE those of
-the map, too) at the rate that a large product reaches in the same run.
+the map, too) at the rate that a large product reaches in the same run. So do the
+operations of these products, the bytes that a step cannot do without, and which share
+of the machine's rates the selector's own time makes of them.
 ``python benchmarks/speed.py`` appends to ``results/speed.jsonl``, with
 ``--device cuda`` the same of a GPU, where our step is a CUDA graph and a second floor
 is the bare loop as one.
@@ -156,6 +158,23 @@ def operations(cls, p, b, hidden=0.0, among=None):
     return (1 - hidden) * K * a_row
 
 
+def least_bytes(cls, p, b, hidden=0.0, among=None):
+    """Bytes that the selector's own part of a step of the decoder reads and writes, if
+    nothing is gone through twice that need not be.
+
+    Of (k, p) arrays: the noise and the logits are read, the relaxation is written, and
+    read for the product and for the gradient, which is written. The optimizer reads
+    four arrays of the parameters' size and writes three. For IP-CAE the logits are
+    written before, and the gradient read twice for those of the parameters.
+    """
+    n_steps, p = n_decoder_steps(p, b, among), among or p
+    passes, n_parameters = 6, K * p
+    if cls is IPCAESelector:
+        passes, n_parameters = 9, cls(K).embedding_dim * (K + p)
+    of_arrays = (1 - hidden) * passes * K * p + 7 * n_parameters
+    return 4 * (of_arrays / n_steps + 2 * b * p)
+
+
 def measure(cls, p, b, outputs, rounds, device, hidden=0.0, among=None):
     own, n_steps = (p, b, outputs, device), n_decoder_steps(p, b, among)
     steps = [our_step(cls(K), *own, n_steps, hidden, among), floor_step(*own)]
@@ -183,6 +202,20 @@ def measure(cls, p, b, outputs, rounds, device, hidden=0.0, among=None):
     return figures
 
 
+def shares(figures):
+    """Of the rates of matrix products and of memory, if the selector's own time can be
+    told from the noise.
+    """
+    seconds = figures["selector_ms"] / 1e3
+    if seconds < 0.05 * figures["floor_ms"] / 1e3:
+        return "– / –"
+    rates = 1e9 * figures["matrix_gflops"], 1e9 * figures["bandwidth_gb"]
+    done = figures["operations"], figures["bytes"]
+    return " / ".join(
+        f"{100 * n / seconds / rate:.0f} %" for n, rate in zip(done, rates, strict=True)
+    )
+
+
 def main():
     options = parser(__doc__)
     options.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -200,8 +233,10 @@ def main():
             passes = figures["selector_ms"] / 1e3 * bytes_a_second / (4 * K * case["p"])
             figures |= {"passes": passes, "bandwidth_gb": bytes_a_second / 1e9}
             shape = {name: case[name] for name in case if name != "outputs"}
-            products_ms = 1e3 * operations(cls, **shape) / rate
+            n_operations, n_bytes = operations(cls, **shape), least_bytes(cls, **shape)
+            products_ms = 1e3 * n_operations / rate
             figures["least_ratio"] = 1 + products_ms / figures["floor_ms"]
+            figures |= {"operations": n_operations, "bytes": n_bytes}
             figures["matrix_gflops"] = rate / 1e9
             key = {"case": name, "method": cls.__name__, "on": device.type}
             results.add(**key, k=K, **case, **figures)
@@ -212,6 +247,8 @@ def main():
                 f"{name:12} {cls.__name__:14} step {figures['step_ms']:9.3f} ms"
                 f"  floor {figures['floor_ms']:8.3f} ms  ratio {figures['ratio']:6.2f}"
                 f"  (least {figures['least_ratio']:.2f})"
+                f"  {n_operations / 1e6:.1f} M operations, {n_bytes / 1e6:.2f} MB,"
+                f" {shares(figures)} of the machine's rates"
                 f"  selector = {passes:.1f} passes over (k, p){as_a_graph}",
                 flush=True,
             )

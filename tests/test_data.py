@@ -348,6 +348,22 @@ def test_a_large_array_is_not_copied(monkeypatch):
     assert make_rows(np.asfortranarray(X)).resident is not None  # rows lie apart
 
 
+def test_rows_that_do_not_fit_on_a_gpu_are_read_by_batch(monkeypatch):
+    X, index, read = sparse_like(), torch.tensor([39, 2, 17]), Rows._read
+    expected = make_rows(X).take(index)
+
+    def in_little_memory(rows, own, columns=None):
+        if len(own) == len(X):
+            raise torch.cuda.OutOfMemoryError
+        return read(rows, own, columns)
+
+    monkeypatch.setattr(Rows, "_read", in_little_memory)
+    with pytest.warns(RuntimeWarning, match="X does not fit .* read batch by batch"):
+        rows = make_rows(X)
+    assert rows.resident is None
+    assert torch.equal(rows.take(index), expected)
+
+
 @pytest.mark.parametrize("form", ["dense", "csr", "memmap"])
 def test_rows_read_by_batch_equal_those_kept(form, tmp_path, monkeypatch):
     X = sparse_like()

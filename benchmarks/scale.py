@@ -233,7 +233,7 @@ def main():
             if own["data"] in ("memmap", "csr"):
                 write_data(Path(folder), own["data"], own["n"], own["p"])
             figures = run(own, folder, options.data)
-        results.add(**own, **figures)
+        results.add(**own, seed=0, **figures)
         print(json.dumps(own), {k: round(v, 3) for k, v in figures.items()})
 
 

@@ -178,9 +178,9 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     os.environ["PYTHONWARNINGS"] = "ignore"  # in the workers
     results = Results("search", "python benchmarks/search.py")
-    names, seeds, restarted, k = ["isolet", "mnist"], options.seeds, "isolet", 50
+    names, seeds, k = ["isolet", "mnist"], options.seeds, 50
     if options.quick:
-        names, seeds, restarted, k = [], 1, "digits", 10
+        names, seeds, k = [], 1, 10
     with parallel_config("loky", inner_max_num_threads=1):
         start_workers()
         for seed in range(seeds):
@@ -189,9 +189,11 @@ def main():
                     compare(results, name, ks, seed, options.data)
         for seed in range(1 if options.quick else SEEDS_OF_DIGITS):
             compare(results, "digits", KS["digits"], seed, options.data)
+    names = names or ["digits"]
     for seed in range(seeds):
-        restart(results, restarted, k, seed, options.data)
-        begin_large(results, restarted, seed, options.data)
+        for name in names:
+            restart(results, name, k, seed, options.data)
+        begin_large(results, names[0], seed, options.data)
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ def main():
             figures |= {"operations": n_operations, "bytes": n_bytes}
             figures["matrix_gflops"] = rate / 1e9
             key = {"case": name, "method": cls.__name__, "on": device.type}
-            results.add(**key, k=K, **case, **figures)
+            results.add(**key, k=K, **case, **figures, seed=0)
             as_a_graph = ""
             if "graph_floor_ms" in figures:
                 as_a_graph = f"  floor as a graph {figures['graph_floor_ms']:.3f} ms"

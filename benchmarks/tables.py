@@ -52,17 +52,18 @@ def markdown(header, rows):
 # The tables of downstream scores show each set at the k that evidence exists for.
 MAIN_K = {"mice": 10, "communities_crime": 10, "madelon": 20}
 OURS = ("IPCAESelector", "CAESelector")
-PACKAGES = ("mRMR", "Boruta", "LassoNet")  # in a table of their own
+PACKAGES = ("mRMR", "Boruta", "LassoNet", "STG")  # in a table of their own
+ALL_COLUMNS = "all columns"  # no selection, beside which none is the best
 FEW_ROWS = ("arcene", "dexter")  # fewer than 500: the selector holds none out
 
 
-def downstream_records(protocol, packages=False, other_k=False):
+def downstream_records(protocol, packages=False, other_k=False, **key):
+    """Without those of all columns, unless these are asked for."""
+    apart = {*(() if packages else PACKAGES), ALL_COLUMNS} - set(key.values())
     return [
         r
-        for r in read("downstream")
-        if r["protocol"] == protocol
-        and (r["k"] != MAIN_K.get(r["data"], 50)) == other_k
-        and (r["method"] in PACKAGES) <= packages
+        for r in of(read("downstream"), protocol=protocol, **key)
+        if (r["k"] != MAIN_K.get(r["data"], 50)) == other_k and r["method"] not in apart
     ]
 
 
@@ -87,7 +88,14 @@ def score_table(protocol, keys, sign=1, digits=3):
     sets = [d for d in sets if any(keys[0] in r for r in records if r["data"] == d)]
     cells, methods = best_in_bold(records, sets, keys, sign, digits)
     header = [f"{data} ({MAIN_K.get(data, 50)})" for data in sets]
-    return markdown(["", *header], list(line_up(cells, methods, sets)))
+    rows = list(line_up(cells, methods, sets))
+    if protocol == "supervised":
+        row = [ALL_COLUMNS]
+        for data in sets:
+            own = downstream_records(protocol, data=data, method=ALL_COLUMNS)
+            row.append(" / ".join(cell(own, key, digits) for key in keys))
+        rows.append(row)
+    return markdown(["", *header], rows)
 
 
 def best_in_bold(records, sets, keys, sign=1, digits=3):
@@ -190,22 +198,75 @@ def seeds_of_downstream():
 
 
 def packages():
-    """Selectors of other packages beside ours, on the seeds that they ran with."""
+    """Selectors of other packages, each beside ours on the seeds that it ran with."""
     records = downstream_records("supervised", packages=True)
     rows = []
-    for data in unique([r for r in records if r["method"] in PACKAGES], "data"):
-        row = [f"{data} ({MAIN_K.get(data, 50)})"]
-        seeds = {r["seed"] for r in of(records, data=data) if r["method"] in PACKAGES}
-        row.append(len(seeds))
-        for method in (*OURS, *PACKAGES):
-            own = [
-                r for r in of(records, data=data, method=method) if r["seed"] in seeds
-            ]
-            text = f"{cell(own, 'svm')} / {cell(own, 'trees')}"
-            row.append(text + f" ({cell(own, 'seconds', 0)} s)" if own else "–")
+    for package in PACKAGES:
+        for data in unique(of(records, method=package), "data"):
+            theirs = of(records, method=package, data=data)
+            seeds = {r["seed"] for r in theirs}
+            row = [package, f"{data} ({MAIN_K.get(data, 50)})", len(seeds)]
+            for method in (package, *OURS):
+                own = [
+                    r
+                    for r in of(records, data=data, method=method)
+                    if r["seed"] in seeds
+                ]
+                scores = f"{cell(own, 'svm')} / {cell(own, 'trees')}"
+                row.append(f"{scores} ({cell(own, 'seconds', 0)} s)")
+            rows.append(row)
+    header = ["package", "data (k)", "seeds", "its columns"]
+    return markdown([*header, *(f"`{m}`" for m in OURS)], rows)
+
+
+# What the package set out to reach, SVM and trees; of the decoder the accuracy.
+AIMS = {
+    ("supervised", "mice"): (0.68, 0.65),
+    ("supervised", "madelon"): (0.87, 0.92),
+    ("supervised", "communities_crime"): (0.665, 0.66),
+    ("supervised", "usps"): (0.943, 0.932),
+    ("supervised", "isolet"): (0.948, 0.935),
+    ("supervised", "arcene"): (0.80, 0.83),
+    ("supervised", "dexter"): (0.90, 0.92),
+    ("supervised", "mnist_60000"): (0.955, 0.960),
+    ("unsupervised", "isolet"): (0.925, 0.915),
+}
+AIM_OF_DECODER = ("mnist_60000", 0.970)
+
+
+def aims():
+    """The aims beside what was reached, by ours, by others and with all columns."""
+    rows = []
+    for (protocol, data), aim in AIMS.items():
+        own = downstream_records(protocol, data=data)
+        others = [m for m in unique(own, "method") if m not in OURS]
+        row = [f"{data} ({MAIN_K.get(data, 50)}), {protocol}"]
+        row.append(" / ".join(f"{value:.3f}" for value in aim))
+        row += [reached(of(own, method=m), ("svm", "trees"), aim) for m in OURS]
+        best = (
+            max(mean_and_error(of(own, method=m), key)[0] for m in others)
+            for key in ("svm", "trees")
+        )
+        row.append(" / ".join(f"{value:.3f}" for value in best))
+        every = downstream_records("supervised", data=data, method=ALL_COLUMNS)
+        row.append(" / ".join(cell(every, key) for key in ("svm", "trees")))
         rows.append(row)
-    names = (f"`{m}`" if m in OURS else m for m in (*OURS, *PACKAGES))
-    return markdown(["data (k)", "seeds", *names], rows)
+    data, aim = AIM_OF_DECODER
+    own = downstream_records("supervised", data=data)
+    row = [f"{data} (50), decoder", f"{aim:.3f}"]
+    row += [reached(of(own, method=m), ("joint",), (aim,)) for m in OURS]
+    rows.append([*row, "–", "–"])
+    header = ["data (k)", "aim", *(f"`{m}`" for m in OURS)]
+    return markdown([*header, "best of the others", "all columns"], rows)
+
+
+def reached(records, keys, aim):
+    """Means, in bold where they reach the aim."""
+    means = [round(mean_and_error(records, key)[0], 3) for key in keys]
+    return " / ".join(
+        f"**{mean:.3f}**" if mean >= wanted else f"{mean:.3f}"
+        for mean, wanted in zip(means, aim, strict=True)
+    )
 
 
 def summary():
@@ -262,7 +323,12 @@ DECODER = {"decoder": ("decoder", 3)}
 def choices():
     """Scores on held-out training rows with some parameters changed."""
     of_their_own = {variant for pair in PAIRS for variant in pair}
-    records = [r for r in read("choices") if r["variant"] not in of_their_own]
+    of_their_own.update(SETTINGS)
+    records = [
+        r
+        for r in read("choices")
+        if r["variant"] not in of_their_own and not r["data"].endswith(NO_TARGET)
+    ]
     rows = []
     for data in unique(records, "data"):
         for variant in unique(of(records, data=data), "variant"):
@@ -311,6 +377,80 @@ def last_tuning():
     return from_one_to_another(JUDGED, ON_ALL_ROWS, columns)
 
 
+# What chose the budget, the rates and the start: the variants, beside the default.
+SETTINGS = (
+    "500 steps of the search",
+    "4,000 steps of the search",
+    "1,000 steps of the tuning",
+    "a third of the selector's rate",
+    "thrice the selector's rate",
+    "d = 8",
+    "d = 128",
+    "noise of each batch",
+    "rows begin at greedy columns",
+    "7 trials",
+    "28 trials",
+    "no local search, no target",
+)
+NO_TARGET = ", no target"
+
+
+def settings(without_target):
+    """Of each variant the differences to the default, over sets and seeds.
+
+    With a target without mice, where they are up to fifteen points, either way.
+    """
+    records = [
+        r
+        for r in read("choices")
+        if r["data"].endswith(NO_TARGET) == without_target and r["data"] != "mice"
+    ]
+    default = "default" if without_target else ON_ALL_ROWS
+    reference = {
+        (r["data"], r["method"], r["seed"]): r for r in of(records, variant=default)
+    }
+    if without_target:
+        shown = {"linear MSE, %": ("linear_mse", lambda r: 100 / r["linear_mse"])}
+    else:
+        shown = {
+            name: (name_of, lambda r: 100)
+            for name, name_of in (("SVM", "svm"), ("trees", "trees"))
+        }
+    shown["decoder"] = "decoder", lambda r: 100
+    shown["held-out loss, %"] = "validation_loss", lambda r: 100 / r["validation_loss"]
+    rows = []
+    for variant in SETTINGS:
+        row = [variant.removesuffix(NO_TARGET)]
+        for method in OURS:
+            own = of(records, variant=variant, method=method)
+            pairs = [(r, reference[r["data"], method, r["seed"]]) for r in own]
+            row += [difference(pairs, *one) for one in shown.values()]
+            row.append(times(pairs))
+        if any(text != "–" for text in row[1:]):
+            rows.append(row)
+    header = [f"`{m}`: {name}" for m in OURS for name in (*shown, "seconds")]
+    return markdown(["", *header], rows)
+
+
+def difference(pairs, name, unit):
+    """Mean of differences to the default, with its standard error over sets and seeds.
+
+    ``unit`` are hundredths of what is counted, from the record of the default.
+    """
+    if not pairs:
+        return "–"
+    values = [unit(other) * (own[name] - other[name]) for own, other in pairs]
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):+.1f} ± {error:.1f}"
+
+
+def times(pairs):
+    """How many times the seconds of the default, in the median."""
+    if not pairs:
+        return "–"
+    return f"{np.median([own['seconds'] / r['seconds'] for own, r in pairs]):.2f} ×"
+
+
 def from_one_to_another(one, another, columns):
     """Of two variants of the choices the means of some values, side by side."""
     records = [r for r in read("choices") if r["variant"] in (one, another)]
@@ -343,24 +483,54 @@ def planted():
 
 
 def speed():
-    header = ["shape", "selector", "step (ms)", "floor (ms)", "ratio (quartiles)"]
-    header += ["least ratio"]
-    header += ["selector's own time, in passes over its (k, p) array"]
+    """The step on the last machine that it was measured on; on others the ratio."""
+    records = of(read("speed"), on="cpu")
+    *others, last = unique([r["machine"] for r in records], "processor")
     rows = []
-    for r in of(read("speed"), on="cpu"):
-        low, high = r["ratio_quartiles"]
+    for r in records:
+        if r["machine"]["processor"] != last:
+            continue
+        same = of(records, case=r["case"], method=r["method"])
+        elsewhere = [x for x in same if x["machine"]["processor"] in others]
         rows.append(
             [
                 f"{r['case']} (p {r['p']:,}, b {r['b']})",
                 f"`{r['method']}`",
-                f"{r['step_ms']:.2f}",
-                f"{r['floor_ms']:.2f}",
-                f"{r['ratio']:.2f} ({low:.2f}–{high:.2f})",
-                f"{r['least_ratio']:.2f}",
-                f"{r['passes']:.{0 if r['passes'] >= 10 else 1}f}",
+                f"{r['step_ms']:.2f} / {r['floor_ms']:.2f}",
+                ratio_of(r),
+                passes_of(r),
+                f"{r['operations'] / 1e6:.1f} M, {r['bytes'] / 1e6:.2f} MB",
+                shares(r),
+                *(f(x) for x in elsewhere for f in (ratio_of, passes_of)),
             ]
         )
+    header = ["shape", "selector", "step / floor (ms)", "ratio (quartiles; least)"]
+    header += ["passes", "operations, bytes", "shares of the rates"]
+    for processor in others:
+        header += [f"{processor.split('(')[0]}: {name}" for name in ("ratio", "passes")]
     return markdown(header, rows)
+
+
+def ratio_of(record):
+    """Step over floor, with its quartiles and what the products alone would make."""
+    low, high = record["ratio_quartiles"]
+    return f"{record['ratio']:.2f} ({low:.2f}–{high:.2f}; {record['least_ratio']:.2f})"
+
+
+def passes_of(record):
+    """Of the selector's own time over its array."""
+    return f"{record['passes']:.{0 if record['passes'] >= 10 else 1}f}"
+
+
+def shares(record):
+    """What the selector's own time makes of the rates of products and of memory."""
+    seconds = record["selector_ms"] / 1e3
+    if seconds < 0.05 * record["floor_ms"] / 1e3:  # not to be told from the noise
+        return "–"
+    pairs = ("operations", "matrix_gflops"), ("bytes", "bandwidth_gb")
+    return " / ".join(
+        f"{100 * record[n] / seconds / (1e9 * record[rate]):.0f} %" for n, rate in pairs
+    )
 
 
 def speed_cuda():
@@ -406,20 +576,23 @@ def time_to_quality():
         for method, r in own.items():
             score = "accuracy" if "accuracy" in r else "mse"
             times = "–"
-            if "paper" in own and method != "paper":
+            if "paper" in own and "Selector" in method:
                 times = f"{own['paper']['seconds'] / r['seconds']:.0f} ×"
             rows.append(
                 [
                     data,
-                    method if method == "paper" else f"`{method}`",
+                    f"`{method}`" if method in OURS else method,
                     f"{score} {r[score]:.4f}",
                     f"{r['seconds']:.1f}",
                     times,
-                    percent([r], "unique") if "unique" in r else "–",
+                    f"{r['peak_mb']:.0f}",
+                    percent([r], "unique") if "Selector" in method else "–",
                 ]
             )
+    rows.sort(key=lambda row: row[0])
     header = ["data", "protocol", "test score", "seconds", "faster than the paper's"]
-    return markdown([*header, "distinct before repair"], rows)
+    header += ["peak memory (MB)", "distinct before repair"]
+    return markdown(header, rows)
 
 
 SEARCHES = ["data", "k", "`IPCAESelectorCV` (s)", "`GridSearchCV` (s)", "ratio"]
@@ -794,9 +967,9 @@ def paper_ablation(data, task):
 
 def paper_retrained():
     records, rows = paper_records("retrained"), []
-    for task in unique(records, "task"):
-        for method in unique(of(records, task=task), "method"):
-            own = of(records, task=task, method=method)
+    for task, data in dict.fromkeys((r["task"], r["data"]) for r in records):
+        for method in unique(of(records, task=task, data=data), "method"):
+            own = of(records, task=task, data=data, method=method)
             joint = [
                 j
                 for r in own
@@ -805,8 +978,10 @@ def paper_retrained():
                 )
                 if j["method"] == method
             ]
-            rows.append([task, method, len(own), score_cell(joint), score_cell(own)])
-    header = ["task", "columns of", "seeds", "joint decoder", "retrained"]
+            scores = score_cell(joint), score_cell(own)
+            rows.append([f"{data}, {task}", method, len(own), *scores])
+    rows.sort(key=lambda row: row[0])
+    header = ["data", "columns of", "seeds", "joint decoder", "retrained"]
     return markdown(header, rows) if rows else "Not run yet."
 
 
@@ -820,6 +995,7 @@ TABLES = {
     "paper_ablation_isolet": partial(paper_ablation, "isolet", "classification"),
     "paper_retrained": paper_retrained,
     "summary": summary,
+    "aims": aims,
     "seeds_of_downstream": seeds_of_downstream,
     "downstream_supervised": partial(score_table, "supervised", ("svm", "trees")),
     "downstream_unsupervised": partial(score_table, "unsupervised", ("svm", "trees")),
@@ -835,6 +1011,8 @@ TABLES = {
     "decoder_steps": decoder_steps,
     "rows_held_out": rows_held_out,
     "last_tuning": last_tuning,
+    "settings": partial(settings, without_target=False),
+    "settings_without_target": partial(settings, without_target=True),
     "genes_10": partial(genes, 10),
     "genes_50": partial(genes, 50),
     "genes_in_short": genes_in_short,

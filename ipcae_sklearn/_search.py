@@ -526,9 +526,10 @@ class CAESelectorCV(_BaseSelectorCV):
 class IPCAESelectorCV(_BaseSelectorCV):
     """:class:`IPCAESelector` with k chosen by cross-validation.
 
-    The fits of a k to all folds are trained side by side, as runs of one program. Then
-    the selector is fitted to all rows with the k chosen, and this object is that
-    selector.
+    The fits of a k to all folds are trained side by side, as runs of one program, in
+    groups whose arrays of (k, p) values take about 32 MB together (on a GPU, where all
+    k are in one group, 1 GB). Then the selector is fitted to all rows with the k
+    chosen, and this object is that selector.
 
     Parameters
     ----------

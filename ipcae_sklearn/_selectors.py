@@ -948,8 +948,8 @@ class CAESelector(_BaseConcreteSelector):
     of the target by themselves (see ``n_candidates``); all else looks beyond these.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
-    learning_rate_init=1e-3, learning_rate_selector=1e-3``; at that rate rows hardly
-    ever become sure of a column.
+    learning_rate_init=1e-3, learning_rate_selector=1e-3, standardize=False``; at that
+    rate rows hardly ever become sure of a column.
 
     References
     ----------
@@ -1229,7 +1229,8 @@ class IPCAESelector(_BaseConcreteSelector):
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,
-    learning_rate_selector=1e-3`` (a batch size of 16 for small data sets).
+    learning_rate_selector=1e-3, standardize=False, validation_fraction=0.2`` (a batch
+    size of 16 and a validation fraction of 0.25 for small data sets).
 
     References
     ----------

@@ -34,6 +34,31 @@ def test_what_is_patched_to_make_a_variant_exists(load):
             pass
 
 
+def test_parameters_of_a_variant_exist(load):
+    choices = load("choices")
+    changed = set()
+    for key in choices.keys(1):
+        parameters = choices.parameters_of(key["variant"], key["method"])
+        if parameters is None:
+            continue
+        selector = choices.SELECTORS[key["method"]]
+        assert parameters.items() <= selector(**parameters).get_params().items()
+        if parameters or key["variant"] in choices.WAYS:
+            changed.add(key["variant"])
+    # The others are what was the default when their table was made.
+    names = "JITTER", "CANDIDATES", "FOUR_STEPS", "ROWS_HELD_OUT", "ON_ALL_ROWS"
+    defaults = {"default", *(getattr(choices, name) for name in names)}
+    assert choices.VARIANTS.keys() - changed == defaults
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_that_of_the_call(load):
+    common = load("common")
+    for n_mb in (64, 16):  # the second one, too, is not that of all calls
+        _, peak = common.with_peak_memory(np.ones, n_mb * 2**17)
+        assert 0.9 < peak / (n_mb * 2**20) < 1.5
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", ["CAE", "IPCAE", "SpreadCAE"])
 def test_moves_of_the_logits_are_watched(load, name):

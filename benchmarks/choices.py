@@ -72,6 +72,7 @@ VARIANTS = {
     ROWS_HELD_OUT: ({}, MODERATE),
     JUDGED: ({}, MANY_OR_MODERATE),
     ON_ALL_ROWS: ({}, MANY_OR_MODERATE),
+    "one epoch of the search": ({"max_iter": 1}, BOTH),
     "500 steps of the search": ({}, BOTH),
     "4,000 steps of the search": ({}, BOTH),
     "1,000 steps of the tuning": ({}, SETTLED),

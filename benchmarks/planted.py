@@ -83,6 +83,9 @@ METHODS = {
     "IPCAESelector, n_surplus=0": lambda X, y, k, seed: (
         IPCAESelector(k, n_surplus=0, random_state=seed).fit(X, y).selected_indices_
     ),
+    "IPCAESelector, max_iter=1": lambda X, y, k, seed: (
+        IPCAESelector(k, max_iter=1, random_state=seed).fit(X, y).selected_indices_
+    ),
     "CAESelector": lambda X, y, k, seed: (
         CAESelector(k, random_state=seed).fit(X, y).selected_indices_
     ),

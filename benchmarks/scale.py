@@ -65,6 +65,9 @@ def all_cases():
     for p in (10**3, 10**4, 10**5):
         for method in both:
             yield case("reconstruction", method, p=p, data=BLOCKS)
+    yield case("n", "IPCAESelector", n=10**6, p=500, data="memmap")  # by default
+    for p in (10**5, 10**6):
+        yield case("p", "CAESelector", p=p, n_candidates="all")
     for method in reversed(both):  # greedy_columns would hold five times X in float64
         yield case("p", method, p=10**6)
 

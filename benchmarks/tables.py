@@ -379,6 +379,7 @@ def last_tuning():
 
 # What chose the budget, the rates and the start: the variants, beside the default.
 SETTINGS = (
+    "one epoch of the search",
     "500 steps of the search",
     "4,000 steps of the search",
     "1,000 steps of the tuning",
@@ -827,6 +828,8 @@ def scaled_name(record):
     parameters = record["parameters"]
     if record["study"] == "p" and parameters:
         method += ", " + ", ".join(f"{k}={v!r}" for k, v in parameters.items())
+    if record["study"] == "n" and not parameters:
+        method += ", steps by default"
     return method
 
 

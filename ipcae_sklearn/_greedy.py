@@ -78,7 +78,9 @@ def greedy_columns(
         Penalty on the squared coefficients, >= 0, in shares of the column's own sum of
         squares.
     start : array-like of int, default=()
-        Distinct columns to begin with, at most k; they come first in the result.
+        Distinct columns to begin with, at most k; they come first in the result. Before
+        swaps, those make room that are a linear combination of the ones before them, if
+        others are not.
     n_swap_passes : int, default=0
         Passes after the forward selection, in which each chosen column in turn is
         replaced by the best one given the others. They stop at the first pass that
@@ -129,10 +131,16 @@ def greedy_columns(
     start = _check_start(start, k, data[0].shape[1])
     if not isinstance(alpha, Real) or not 0 <= alpha < np.inf:
         raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
-    residual = _Residual(*_factor(*data), alpha, k)
-    columns, independent = _forward(residual, k, start)
-    # Dependent columns among them say that the others already span all of X.
-    passes = n_swap_passes if independent else 0
+    factors = _factor(*data)
+    residual = _Residual(*factors, alpha, k)
+    columns, live = _forward(residual, k, start)
+    if n_swap_passes and not live[: len(start)].all():
+        again = _Residual(*factors, alpha, k)
+        others, others_live = _forward(again, k, start[live[: len(start)]])
+        if others_live.sum() > live.sum():
+            residual, columns, live = again, others, others_live
+    # Where dead ones are left the others span all of X, and no swap explains more.
+    passes = n_swap_passes if live.all() else 0
     for _ in range(passes):
         if not _swap_pass(residual, columns):
             break
@@ -254,22 +262,23 @@ class _Residual:
 
 
 def _forward(residual, k, start=()):
-    """Columns (k,) in the order chosen, and whether they are linearly independent."""
-    columns = np.empty(k, dtype=np.intp)
+    """Columns (k,) in the order chosen, and which of them were not dead then."""
+    columns, live = np.empty(k, dtype=np.intp), np.zeros(k, dtype=bool)
     Q = np.empty((len(residual.X), 0))
     for step in range(k):
         given = step < len(start)
         j = start[step] if given else _next_column(residual, columns[:step])
         columns[step] = j
         residual.penalize(j, step)
-        if residual.live(residual.norms)[j]:
+        live[step] = residual.live(residual.norms)[j]
+        if live[step]:
             # A column almost explained is mostly rounding in the old directions.
             q = residual.E[:, j] / np.sqrt(residual.norms[j])
             q = q - Q @ (Q.T @ q)
             q /= np.linalg.norm(q)
             residual.add(q)
             Q = np.column_stack([Q, q])
-    return columns, Q.shape[1] == k
+    return columns, live
 
 
 def _next_column(residual, chosen):

@@ -91,7 +91,8 @@ def greedy_from_products(
         Of :func:`products_with`; the target counts as much as all columns together.
     k : sequence of r ints
     start : sequence of r int arrays
-        Columns to begin with.
+        Columns to begin with. Before swaps, those make room that are a linear
+        combination of the ones before them, if others are not.
     column_weight : Tensor of shape (r, p), optional
         Weights of the columns among what is to be explained.
     alpha : float, default=0.0
@@ -110,12 +111,22 @@ def greedy_from_products(
     list of r int arrays of shape (k,)
         As :func:`ipcae_sklearn.greedy_columns` returns them.
     """
-    residual = _Residual(gram, products, column_weight, alpha)
+    new_residual = partial(_Residual, gram, products, column_weight, alpha)
+    residual = new_residual()
     steps = torch.arange(max(k), device=gram.device)
     in_use = steps < torch.tensor(k, device=gram.device).unsqueeze(-1)
-    columns, independent = _forward(residual, in_use, start)
-    # Dependent columns among them say that the others span all columns.
-    swaps = _Swaps(residual, columns, in_use & independent.unsqueeze(-1))
+    columns, live = _forward(residual, in_use, start)
+    if n_swap_passes:
+        given = zip(start, live.cpu().numpy(), strict=True)
+        kept = [np.compress(own[: len(first)], first) for first, own in given]
+        if sum(map(len, kept)) < sum(map(len, start)):
+            residual = new_residual()
+            others, others_live = _forward(residual, in_use, kept)
+            more = others_live.sum(-1, keepdim=True) > live.sum(-1, keepdim=True)
+            columns = torch.where(more, others, columns)
+            live = torch.where(more, others_live, live)
+    # Where dead ones are left the others span all columns, and no swap explains more.
+    swaps = _Swaps(residual, columns, in_use & (live | ~in_use).all(-1, keepdim=True))
     swaps.settle(n_swap_passes)
     draws = []
     if n_perturbations:
@@ -265,28 +276,25 @@ def _columns(A: Tensor, columns: Tensor) -> Tensor:
 
 
 def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
-    """The columns (r, k) in the order chosen, and of which runs they are linearly
-    independent.
-    """
+    """The columns (r, k) in the order chosen, and which of them were not dead then."""
     table = np.full(in_use.shape, -1)
     for row, own in zip(table, start, strict=True):
         row[: len(own)] = own
     given = torch.from_numpy(table).to(in_use.device)
     columns = torch.zeros_like(given)
+    live = torch.zeros_like(in_use)
     taken = torch.zeros_like(residual.square, dtype=torch.bool)
-    independent = torch.ones_like(in_use[:, 0])
 
     def take(given, active):
         best = _first_best(residual.gains().masked_fill(taken, -torch.inf))
         j = torch.where(given >= 0, given, best)
         taken.scatter_(1, j.unsqueeze(-1), True)
-        independent.logical_and_(residual.add(j, active) | ~active)
-        return j
+        return torch.stack([j, residual.add(j, active)])
 
     take = replayed(take, in_use.device, recordable=True)
     for i in range(columns.shape[1]):
-        columns[:, i] = take(given[:, i], in_use[:, i])
-    return columns, independent
+        columns[:, i], live[:, i] = take(given[:, i], in_use[:, i])
+    return columns, live
 
 
 class _Swaps:

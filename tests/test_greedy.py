@@ -180,13 +180,30 @@ def test_converged_swaps_cannot_be_improved():
         assert best_addition(X, columns[:i] + columns[i + 1 :]) == columns[i]
 
 
+@pytest.mark.parametrize("n", [200, 25])
+def test_copies_to_begin_with_do_not_keep_others_from_being_swapped(n):
+    X = correlated(n, 30)
+    X = np.column_stack([X, X[:, 3], 2 * X[:, 4] - X[:, 3]])
+    start = [3, 30, 4, 31, 0]  # of which three say something
+    columns = greedy_columns(X, 5, start=start, n_swap_passes=50)
+    assert len(set(columns)) == 5
+    for i in range(5):
+        others = [j for j in columns if j != columns[i]]
+        assert best_addition(X, others) == columns[i]
+    # As they are where nothing is swapped, and where there is nothing else.
+    assert_array_equal(greedy_columns(X, 5, start=start), start)
+    spanned = X[:, [3, 30, 4, 31]]
+    columns = greedy_columns(spanned, 3, start=[1, 0, 2], n_swap_passes=2)
+    assert_array_equal(columns, [1, 0, 2])
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 def test_residual_state_does_not_drift(alpha):
     X = correlated(150, 120)
     factor = _greedy._factor(X, np.empty((150, 0)), 0, np.ones(150), np.ones(120))
     residual = _greedy._Residual(*factor, alpha, 60)
-    columns, independent = _greedy._forward(residual, 60)
-    assert independent
+    columns, live = _greedy._forward(residual, 60)
+    assert live.all()
     for _ in range(5):
         _greedy._swap_pass(residual, columns)
     Q = _greedy._basis(residual.X[:, columns])

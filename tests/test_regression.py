@@ -171,10 +171,31 @@ def test_few_rows_may_span_all_columns():
     assert len(set(found)) == 30
 
 
+@pytest.mark.parametrize("with_target", [False, True])
+def test_copies_to_begin_with_make_room(with_target):
+    X, Y = some_data()
+    X[:, 5], X[:, 6] = X[:, 3], -2 * X[:, 4]
+    start = np.array([3, 5, 4, 6, 0])
+    own = X, 5, Y if with_target else None
+    found = roughly_greedy(*own, start=start, n_swap_passes=3)
+    expected = greedy_columns(
+        X, 5, target=own[2], start=start, n_swap_passes=3
+    ).tolist()
+    assert found == expected
+    assert unexplained(X, found, Y) < unexplained(X, start, Y)
+    assert roughly_greedy(*own, start=start) == start.tolist()
+    # Nothing else is left that would tell anything.
+    few = X[:, [3, 4, 5, 6]], 4, own[2]
+    found = roughly_greedy(*few, start=np.array([2, 0, 3, 1]), n_swap_passes=3)
+    assert found == [2, 0, 3, 1]
+
+
 @pytest.mark.parametrize("n_perturbations", [0, 4])
 def test_runs_are_the_same_alone_and_in_company(n_perturbations):
-    k, start = [12, 3, 7, 5], [[1, 2], [], [29], []]
+    k, start = [12, 3, 7, 5], [[1, 2], [], [29, 28, 27], []]
+    start = [np.array(own, dtype=int) for own in start]
     data = [some_data(seed=seed) for seed in range(3)]
+    data[2][0][:, 28] = data[2][0][:, 29]  # a copy among those to begin with
     constant = np.zeros((200, 30), dtype=np.float32), data[0][1]
     products = [products_of(*own) for own in [*data, constant]]
     gram, others = (torch.cat(own) for own in zip(*products, strict=True))

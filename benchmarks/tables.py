@@ -53,13 +53,13 @@ def markdown(header, rows):
 MAIN_K = {"mice": 10, "communities_crime": 10, "madelon": 20}
 OURS = ("IPCAESelector", "CAESelector")
 PACKAGES = ("mRMR", "Boruta", "LassoNet", "STG")  # in a table of their own
-ALL_COLUMNS = "all columns"  # no selection, beside which none is the best
+NO_SELECTION = "all columns"  # beside which none is the best
 FEW_ROWS = ("arcene", "dexter")  # fewer than 500: the selector holds none out
 
 
 def downstream_records(protocol, packages=False, other_k=False, **key):
     """Without those of all columns, unless these are asked for."""
-    apart = {*(() if packages else PACKAGES), ALL_COLUMNS} - set(key.values())
+    apart = {*(() if packages else PACKAGES), NO_SELECTION} - set(key.values())
     return [
         r
         for r in of(read("downstream"), protocol=protocol, **key)
@@ -90,9 +90,9 @@ def score_table(protocol, keys, sign=1, digits=3):
     header = [f"{data} ({MAIN_K.get(data, 50)})" for data in sets]
     rows = list(line_up(cells, methods, sets))
     if protocol == "supervised":
-        row = [ALL_COLUMNS]
+        row = [NO_SELECTION]
         for data in sets:
-            own = downstream_records(protocol, data=data, method=ALL_COLUMNS)
+            own = downstream_records(protocol, data=data, method=NO_SELECTION)
             row.append(" / ".join(cell(own, key, digits) for key in keys))
         rows.append(row)
     return markdown(["", *header], rows)
@@ -248,7 +248,7 @@ def aims():
             for key in ("svm", "trees")
         )
         row.append(" / ".join(f"{value:.3f}" for value in best))
-        every = downstream_records("supervised", data=data, method=ALL_COLUMNS)
+        every = downstream_records("supervised", data=data, method=NO_SELECTION)
         row.append(" / ".join(cell(every, key) for key in ("svm", "trees")))
         rows.append(row)
     data, aim = AIM_OF_DECODER
@@ -508,7 +508,8 @@ def speed():
     header = ["shape", "selector", "step / floor (ms)", "ratio (quartiles; least)"]
     header += ["passes", "operations, bytes", "shares of the rates"]
     for processor in others:
-        header += [f"{processor.split('(')[0]}: {name}" for name in ("ratio", "passes")]
+        name = re.sub(r"\(R\)| Processor", "", processor)
+        header += [f"{name}: ratio", f"{name}: passes"]
     return markdown(header, rows)
 
 
@@ -586,7 +587,7 @@ def time_to_quality():
                     f"{score} {r[score]:.4f}",
                     f"{r['seconds']:.1f}",
                     times,
-                    f"{r['peak_mb']:.0f}",
+                    cell([r], "peak_mb", 0),
                     percent([r], "unique") if "Selector" in method else "–",
                 ]
             )

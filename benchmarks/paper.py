@@ -412,7 +412,7 @@ def run(key, options, results, epochs):
     results.add(
         **key, parameters=parameters, seconds=seconds, **score, **findings(selector)
     )
-    print(*key.values(), seconds, score, selector.n_unique_, sep=", ", flush=True)
+    print(f"  {seconds} s", score, selector.n_unique_, "distinct", flush=True)
 
 
 def main():
@@ -429,7 +429,7 @@ def main():
     every = list(runs(plan, options.seeds))
     for i, key in enumerate(every, 1):
         if not results.has(**key) and wanted(key, results):
-            print(f"{i}/{len(every)}", end=" ")
+            print(f"{i}/{len(every)}", *key.values(), sep=", ", flush=True)
             run(key, options, results, epochs)
 
 

@@ -165,13 +165,14 @@ def least_bytes(cls, p, b, hidden=0.0, among=None):
     Of (k, p) arrays: the noise and the logits are read, the relaxation is written, and
     read for the product and for the gradient, which is written. The optimizer reads
     four arrays of the parameters' size and writes three. For IP-CAE the logits are
-    written before, and the gradient read twice for those of the parameters.
+    written before, from the parameters, and the gradient is read twice for those of the
+    parameters, which are read for it and whose gradients are written.
     """
     n_steps, p = n_decoder_steps(p, b, among), among or p
-    passes, n_parameters = 6, K * p
+    passes, of_parameters = 6, 7 * K * p
     if cls is IPCAESelector:
-        passes, n_parameters = 9, cls(K).embedding_dim * (K + p)
-    of_arrays = (1 - hidden) * passes * K * p + 7 * n_parameters
+        passes, of_parameters = 9, 10 * cls(K).embedding_dim * (K + p)
+    of_arrays = (1 - hidden) * passes * K * p + of_parameters
     return 4 * (of_arrays / n_steps + 2 * b * p)
 
 
@@ -206,9 +207,9 @@ def shares(figures):
     """Of the rates of matrix products and of memory, if the selector's own time can be
     told from the noise.
     """
-    seconds = figures["selector_ms"] / 1e3
-    if seconds < 0.05 * figures["floor_ms"] / 1e3:
+    if figures["ratio_quartiles"][0] < 1.05:
         return "– / –"
+    seconds = figures["selector_ms"] / 1e3
     rates = 1e9 * figures["matrix_gflops"], 1e9 * figures["bandwidth_gb"]
     done = figures["operations"], figures["bytes"]
     return " / ".join(

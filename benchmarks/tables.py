@@ -399,7 +399,7 @@ NO_TARGET = ", no target"
 def settings(without_target):
     """Of each variant the differences to the default, over sets and seeds.
 
-    With a target without mice, where they are up to fifteen points, either way.
+    With a target without mice, where they are up to 24 points, either way.
     """
     records = [
         r
@@ -446,10 +446,12 @@ def difference(pairs, name, unit):
 
 
 def times(pairs):
-    """How many times the seconds of the default, in the median."""
+    """How many times the seconds of the default: the median and quartiles."""
     if not pairs:
         return "–"
-    return f"{np.median([own['seconds'] / r['seconds'] for own, r in pairs]):.2f} ×"
+    ratios = [own["seconds"] / r["seconds"] for own, r in pairs]
+    low, median, high = np.percentile(ratios, [25, 50, 75])
+    return f"{median:.2f} ({low:.2f}–{high:.2f})"
 
 
 def from_one_to_another(one, another, columns):
@@ -485,14 +487,17 @@ def planted():
 
 def speed():
     """The step on the last machine that it was measured on; on others the ratio."""
-    records = of(read("speed"), on="cpu")
-    *others, last = unique([r["machine"] for r in records], "processor")
+    newest, machines = {}, []
+    for r in of(read("speed"), on="cpu"):
+        processor = r["machine"]["processor"]
+        newest[processor, r["case"], r["method"]] = r
+        machines = [*(m for m in machines if m != processor), processor]
+    *others, last = machines
     rows = []
-    for r in records:
-        if r["machine"]["processor"] != last:
+    for (processor, *key), r in newest.items():
+        if processor != last:
             continue
-        same = of(records, case=r["case"], method=r["method"])
-        elsewhere = [x for x in same if x["machine"]["processor"] in others]
+        elsewhere = (newest.get((other, *key)) for other in others)
         rows.append(
             [
                 f"{r['case']} (p {r['p']:,}, b {r['b']})",
@@ -515,20 +520,24 @@ def speed():
 
 def ratio_of(record):
     """Step over floor, with its quartiles and what the products alone would make."""
+    if record is None:
+        return "–"
     low, high = record["ratio_quartiles"]
     return f"{record['ratio']:.2f} ({low:.2f}–{high:.2f}; {record['least_ratio']:.2f})"
 
 
 def passes_of(record):
     """Of the selector's own time over its array."""
+    if record is None:
+        return "–"
     return f"{record['passes']:.{0 if record['passes'] >= 10 else 1}f}"
 
 
 def shares(record):
     """What the selector's own time makes of the rates of products and of memory."""
-    seconds = record["selector_ms"] / 1e3
-    if seconds < 0.05 * record["floor_ms"] / 1e3:  # not to be told from the noise
+    if record["ratio_quartiles"][0] < 1.05:  # not to be told from the noise
         return "–"
+    seconds = record["selector_ms"] / 1e3
     pairs = ("operations", "matrix_gflops"), ("bytes", "bandwidth_gb")
     return " / ".join(
         f"{100 * record[n] / seconds / (1e9 * record[rate]):.0f} %" for n, rate in pairs

@@ -79,8 +79,8 @@ def greedy_columns(
         squares.
     start : array-like of int, default=()
         Distinct columns to begin with, at most k; they come first in the result. Before
-        swaps, those make room that are a linear combination of the ones before them, if
-        others are not.
+        swaps those make room that are a linear combination of the ones before them,
+        where a column is left that is not.
     n_swap_passes : int, default=0
         Passes after the forward selection, in which each chosen column in turn is
         replaced by the best one given the others. They stop at the first pass that
@@ -135,10 +135,11 @@ def greedy_columns(
     residual = _Residual(*factors, alpha, k)
     columns, live = _forward(residual, k, start)
     if n_swap_passes and not live[: len(start)].all():
-        again = _Residual(*factors, alpha, k)
-        others, others_live = _forward(again, k, start[live[: len(start)]])
+        del residual  # there may be no room for two
+        residual = _Residual(*factors, alpha, k)
+        others, others_live = _forward(residual, k, start[live[: len(start)]])
         if others_live.sum() > live.sum():
-            residual, columns, live = again, others, others_live
+            columns, live = others, others_live
     # Where dead ones are left the others span all of X, and no swap explains more.
     passes = n_swap_passes if live.all() else 0
     for _ in range(passes):

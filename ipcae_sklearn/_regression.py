@@ -91,8 +91,8 @@ def greedy_from_products(
         Of :func:`products_with`; the target counts as much as all columns together.
     k : sequence of r ints
     start : sequence of r int arrays
-        Columns to begin with. Before swaps, those make room that are a linear
-        combination of the ones before them, if others are not.
+        Columns to begin with. Before swaps those make room that are a linear
+        combination of the ones before them, where a column is left that is not.
     column_weight : Tensor of shape (r, p), optional
         Weights of the columns among what is to be explained.
     alpha : float, default=0.0
@@ -120,6 +120,7 @@ def greedy_from_products(
         given = zip(start, live.cpu().numpy(), strict=True)
         kept = [np.compress(own[: len(first)], first) for first, own in given]
         if sum(map(len, kept)) < sum(map(len, start)):
+            del residual  # there may be no room for two
             residual = new_residual()
             others, others_live = _forward(residual, in_use, kept)
             more = others_live.sum(-1, keepdim=True) > live.sum(-1, keepdim=True)
@@ -276,7 +277,9 @@ def _columns(A: Tensor, columns: Tensor) -> Tensor:
 
 
 def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
-    """The columns (r, k) in the order chosen, and which of them were not dead then."""
+    """The columns (r, k) in the order chosen, and which of those in use were not dead
+    then.
+    """
     table = np.full(in_use.shape, -1)
     for row, own in zip(table, start, strict=True):
         row[: len(own)] = own
@@ -294,7 +297,7 @@ def _forward(residual, in_use, start) -> tuple[Tensor, Tensor]:
     take = replayed(take, in_use.device, recordable=True)
     for i in range(columns.shape[1]):
         columns[:, i], live[:, i] = take(given[:, i], in_use[:, i])
-    return columns, live
+    return columns, live & in_use
 
 
 class _Swaps:

@@ -169,6 +169,7 @@ def test_few_rows_may_span_all_columns():
     X, Y = some_data(n=20, p=40, m=2)
     found = roughly_greedy(X, 30, Y, n_swap_passes=2)
     assert len(set(found)) == 30
+    assert found == roughly_greedy(X, 30, Y)  # no swap explains more than all
 
 
 @pytest.mark.parametrize("with_target", [False, True])
@@ -188,6 +189,26 @@ def test_copies_to_begin_with_make_room(with_target):
     few = X[:, [3, 4, 5, 6]], 4, own[2]
     found = roughly_greedy(*few, start=np.array([2, 0, 3, 1]), n_swap_passes=3)
     assert found == [2, 0, 3, 1]
+
+
+@pytest.mark.parametrize("n_perturbations", [0, 2])
+def test_what_makes_room_in_a_run_is_the_same_in_company(n_perturbations):
+    X = some_data(p=6)[0]
+    X[:, 1], X[:, 3] = X[:, 0], 2 * X[:, 2]
+    few = X[:, [0, 1, 2, 3, 0, 0]]
+    # A copy to begin with; all columns; nothing that is no copy; one of each.
+    data, k = [X, X, few, X], [3, 6, 4, 3]
+    start = [np.array(own) for own in ([0, 1], [4, 1, 0], [1, 3, 0], [5, 4, 2])]
+    products = [products_of(own) for own in data]
+    gram, others = (torch.cat(own) for own in zip(*products, strict=True))
+    options = {"n_swap_passes": 3, "n_perturbations": n_perturbations}
+    together = greedy_from_products(gram, others, k, start, seeds=range(4), **options)
+    for i in range(4):
+        own = {"seeds": [i], **options}
+        (alone,) = greedy_from_products(*products[i], [k[i]], [start[i]], **own)
+        assert alone.tolist() == together[i].tolist()
+    assert len({0, 1} & {*together[0]}) == 1
+    assert together[2].tolist()[:3] == [1, 3, 0]  # nothing is left to swap for
 
 
 @pytest.mark.parametrize("n_perturbations", [0, 4])

@@ -53,7 +53,7 @@ DATA = {
 # At one k, without what takes too long: for nearest neighbours, minutes.
 LARGE = ("mnist_60000",)
 TOO_SLOW = ("mutual information",)
-ALL_COLUMNS = "all columns"  # does not depend on k: at the one in the tables
+ALL_COLUMNS = "all columns"
 SVM_ROWS = 10_000
 REGRESSION = ("communities_crime",)
 OTHER_K = (10, 25, 50)
@@ -218,7 +218,6 @@ SUPERVISED = {
     "RFE linear": rfe_linear,
     "greedy": greedy_with_target,
     "greedy + swaps": greedy_with_target_and_swaps,
-    ALL_COLUMNS: all_columns,
 }
 UNSUPERVISED = {
     "random": random_columns,
@@ -227,6 +226,7 @@ UNSUPERVISED = {
     "greedy": greedy,
     "greedy + swaps": greedy_with_swaps,
 }
+NO_SELECTION = {ALL_COLUMNS: all_columns}  # the same at any k: at that of the tables
 PACKAGES = {"mRMR": mrmr, "Boruta": boruta, "LassoNet": lassonet, "STG": stg}
 OURS = {"IPCAESelector": IPCAESelector, "CAESelector": CAESelector}
 
@@ -235,7 +235,9 @@ def select(method, protocol, split, k, seed, regression):
     """Columns, and what else there is to say of our own selectors."""
     X, y = split.X_train, split.y_train
     if method not in OURS:
-        functions = SUPERVISED | PACKAGES if protocol == "supervised" else UNSUPERVISED
+        functions = UNSUPERVISED
+        if protocol == "supervised":
+            functions = SUPERVISED | PACKAGES | NO_SELECTION
         return functions[method](X, y, k, seed, regression), {}
     task = "reconstruction"
     if protocol == "supervised":
@@ -298,12 +300,11 @@ def cases(options):
             if k == DATA[name] or (k and name in LARGE):
                 continue
             for protocol, methods in (
-                ("supervised", SUPERVISED | OURS),
+                ("supervised", SUPERVISED | OURS | ({} if k else NO_SELECTION)),
                 ("unsupervised", UNSUPERVISED | OURS),
             ):
                 for method in methods:
-                    too_slow = name in LARGE and method in TOO_SLOW
-                    if not too_slow and not (k and method == ALL_COLUMNS):
+                    if name not in LARGE or method not in TOO_SLOW:
                         yield k or DATA[name], seed, name, protocol, method
                 packages = options.packages and name not in LARGE
                 if packages and protocol == "supervised":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
@@ -428,7 +429,8 @@ def split_rows(n: int, fraction: float, stratify, random_state):
     everything = np.arange(n)
     if fraction == 0:
         return everything, everything[:0]
-    n_validation = int(np.ceil(fraction * n))
+    # Rounded, as 500 / n * n may exceed 500.
+    n_validation = max(1, math.ceil(round(fraction * n, 6)))
     if n_validation >= n:
         raise ValueError(
             f"validation_fraction={fraction} of {n} rows leaves none to train on."

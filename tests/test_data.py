@@ -875,7 +875,10 @@ def test_greedy_columns_of_wide_data_take_a_bounded_memory():
 
 
 @pytest.mark.parametrize("stratified", [False, True])
-@pytest.mark.parametrize(("n", "fraction", "size"), [(20, 0.1, 2), (21, 0.5, 11)])
+@pytest.mark.parametrize(
+    ("n", "fraction", "size"),
+    [(20, 0.1, 2), (21, 0.5, 11), (1595, 500 / 1595, 500), (20, 1e-9, 1)],
+)
 def test_split_has_each_row_once(n, fraction, size, stratified):
     y = np.arange(n) % 2 if stratified else None
     train, held_out = split_rows(n, fraction, y, 0)

@@ -1,8 +1,12 @@
 """Figures of docs/paper.md, from ``results/paper.jsonl`` alone.
 
-``python benchmarks/paper_figures.py`` writes them into docs/figures. matplotlib is
-needed: ``pip install ipcae-sklearn[plot]``.
+``python benchmarks/paper_figures.py`` writes them into docs/figures; with ``--check``
+it only says whether what is there was drawn from other values. matplotlib is needed:
+``pip install ipcae-sklearn[plot]``.
 """
+
+import hashlib
+import sys
 
 import matplotlib
 
@@ -76,13 +80,29 @@ def parameterization(method):
     return "CAE" if method.startswith("CAE") else "IP-CAE"
 
 
+def digest(figure) -> str:
+    """Of all values drawn, to six digits, as more may depend on the machine."""
+    found = hashlib.sha256()
+    for axes in figure.axes:
+        drawn = [line.get_xydata() for line in axes.lines]
+        drawn += [points.get_offsets() for points in axes.collections]
+        for values in drawn:
+            found.update(" ".join(f"{x:.6g}" for x in np.ravel(values)).encode())
+    return f"sha256 of the values: {found.hexdigest()}"
+
+
 def main():
-    FIGURES.mkdir(exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "ipcae"  # the same file from the same results
+    stale = []
     for draw in (curves, moves):
-        figure = draw()
-        path = FIGURES / f"paper_{draw.__name__}.svg"
-        figure.savefig(path, metadata={"Date": None})
+        path, figure = FIGURES / f"paper_{draw.__name__}.svg", draw()
+        if "--check" not in sys.argv:
+            FIGURES.mkdir(exist_ok=True)
+            about = {"Date": None, "Description": digest(figure)}
+            figure.savefig(path, metadata=about)
+        elif not path.exists() or digest(figure) not in path.read_text():
+            stale.append(path.name)
+    sys.exit(f"stale: {stale}" if stale else 0)
 
 
 if __name__ == "__main__":

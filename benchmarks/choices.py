@@ -171,7 +171,8 @@ def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
-    results = Results("choices", "python benchmarks/choices.py")
+    command = "python benchmarks/choices.py"
+    results = Results("choices", command, quick=options.quick)
     for key in keys(1 if options.quick else options.seeds):
         parameters = parameters_of(key["variant"], key["method"])
         if parameters is None or results.has(**key):

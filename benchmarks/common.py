@@ -145,12 +145,15 @@ def _processor() -> str:
 
 
 class Results:
-    """A JSON file of results, a record a line, that a stopped run goes on with."""
+    """A JSON file of results, a record a line, that a stopped run goes on with.
 
-    def __init__(self, name: str, command: str):
-        self.path = RESULTS / f"{name}.jsonl"
+    Those of a quick run are kept apart, in ``results/quick``.
+    """
+
+    def __init__(self, name: str, command: str, *, quick: bool = False):
+        self.path = RESULTS / ("quick" if quick else "") / f"{name}.jsonl"
         self.command = command
-        self.path.parent.mkdir(exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.records = [json.loads(line) for line in lines]
 
@@ -173,5 +176,5 @@ def parser(description: str) -> argparse.ArgumentParser:
     default = os.environ.get("IPCAE_DATA", "../shared/data")
     options.add_argument("--data", default=default, help="directory of the data sets")
     options.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    options.add_argument("--quick", action="store_true", help="one seed, fewer sets")
+    options.add_argument("--quick", action="store_true", help="less, in results/quick")
     return options

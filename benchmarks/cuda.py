@@ -144,7 +144,8 @@ def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
-    results = Results("cuda", "python benchmarks/cuda.py")
+    command = "python benchmarks/cuda.py"
+    results = Results("cuda", command, quick=options.quick)
     torch.zeros(1, device="cuda")
     IPCAESelector(2, max_iter=2).fit(np.eye(8))  # what is set up once
     with parallel_config("loky", inner_max_num_threads=1):

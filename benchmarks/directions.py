@@ -64,7 +64,8 @@ def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
-    results = Results("directions", "python benchmarks/directions.py")
+    command = "python benchmarks/directions.py"
+    results = Results("directions", command, quick=options.quick)
     for seed in range(1 if options.quick else options.seeds):
         for case, (name, n_rows) in CASES.items():
             split = load(name, n_rows, options.data, seed)

@@ -319,7 +319,8 @@ def main():
     options = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of models that have not converged
-    results = Results("downstream", "python benchmarks/downstream.py")
+    command = "python benchmarks/downstream.py"
+    results = Results("downstream", command, quick=options.quick)
     todo = list(cases(options))
     loaded = {}
     for i, (k, seed, name, protocol, method) in enumerate(todo):

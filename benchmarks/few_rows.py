@@ -110,7 +110,8 @@ def main():
     options = parser(__doc__).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of rows that are not sure
-    results = Results("few_rows", "python benchmarks/few_rows.py")
+    command = "python benchmarks/few_rows.py"
+    results = Results("few_rows", command, quick=options.quick)
     for seed in range(1 if options.quick else options.seeds):
         for case, (source, n_rows, k, task) in CASES.items():
             split = load(source, n_rows, options.data, seed)

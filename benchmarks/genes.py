@@ -60,7 +60,8 @@ def main():
     options = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of models that have not converged
-    results = Results("genes", "python benchmarks/genes.py")
+    command = "python benchmarks/genes.py"
+    results = Results("genes", command, quick=options.quick)
     methods = [*OURS, *(name for name in SUPERVISED if name not in LEFT_OUT)]
     methods += ["mRMR"] if options.packages else []
     sets = SETS[:3] if options.quick else SETS

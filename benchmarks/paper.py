@@ -422,10 +422,10 @@ def main():
     torch.set_num_threads(1)
     # That CAE does not converge is one of the findings.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    name, epochs, plan = "paper", 200, OWN_PLAN + PLAN + options.full * FULL
+    epochs, plan = 200, OWN_PLAN + PLAN + options.full * FULL
     if options.quick:
-        name, epochs, plan = "quick/paper", 60, QUICK
-    results = Results(name, "python benchmarks/paper.py")
+        epochs, plan = 60, QUICK
+    results = Results("paper", "python benchmarks/paper.py", quick=options.quick)
     every = list(runs(plan, options.seeds))
     for i, key in enumerate(every, 1):
         if not results.has(**key) and wanted(key, results):

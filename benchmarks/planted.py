@@ -97,7 +97,8 @@ METHODS = {
 
 def main():
     options = parser(__doc__).parse_args()
-    results = Results("planted", "python benchmarks/planted.py")
+    command = "python benchmarks/planted.py"
+    results = Results("planted", command, quick=options.quick)
     for seed in range(1 if options.quick else 10):
         for make in (linear, xor, curves, friedman, blocks, effects):
             X, y, k, recovered = make(seed)

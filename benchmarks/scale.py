@@ -228,7 +228,8 @@ def main():
     if options.case:
         print(json.dumps(measure(options.case, options.folder, options.data)))
         return
-    results = Results("scale", "python benchmarks/scale.py")
+    command = "python benchmarks/scale.py"
+    results = Results("scale", command, quick=options.quick)
     for own in quick_cases() if options.quick else all_cases():
         if results.has(**own) or own["n"] * own["p"] > options.largest:
             continue

@@ -177,7 +177,8 @@ def main():
     # Scores tell how good a selection is; that a fold's rows are not sure is no news.
     warnings.simplefilter("ignore", ConvergenceWarning)
     os.environ["PYTHONWARNINGS"] = "ignore"  # in the workers
-    results = Results("search", "python benchmarks/search.py")
+    command = "python benchmarks/search.py"
+    results = Results("search", command, quick=options.quick)
     names, seeds, k = ["isolet", "mnist"], options.seeds, 50
     if options.quick:
         names, seeds, k = [], 1, 10

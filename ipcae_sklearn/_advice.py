@@ -31,6 +31,7 @@ _DEAD = 1e-6  # share of the squares in the longest direction that is rounding
 _UNLIKE = 1e-4
 _TINY = 1e-300
 _TINY_SHARE = 1e-6  # of a row, in float32
+_CONSTANT = 1e-5  # share of a column's squares about 0 that is rounding, in float32
 # Greedy columns are found among as many columns as make matrices of this size, of which
 # there are five in float64.
 _GREEDY_VALUES = 2_000_000
@@ -461,9 +462,9 @@ def _clipped(X: Tensor, seen: _Seen) -> Tensor:
     """X (r, n, p) without what is far from the mean in its column."""
     counted = (seen.weights > 0).to(X.dtype).unsqueeze(1)  # (r, 1, n)
     n = counted.sum(-1, keepdim=True)
-    variance = counted @ (X - counted @ X / n).square_() / n
-    furthest = _FURTHEST * variance.sqrt()
-    return X.clamp(-furthest, furthest)
+    mean = counted @ X / n
+    furthest = _FURTHEST * (counted @ (X - mean).square_() / n).sqrt()
+    return X.clamp(mean - furthest, mean + furthest)
 
 
 def _screen(rows, seen, Y, start, most: int) -> np.ndarray:
@@ -491,12 +492,18 @@ def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
         left = _left_by(_read_columns(rows, seen, start), seen, left)
     left = left.transpose(1, 2).float()
     products = left.new_zeros(*left.shape[:2], rows.n_features)
-    norms = torch.zeros_like(products[:, 0])
+    sums, squares = torch.zeros_like(products[:, 0]), torch.zeros_like(products[:, 0])
     for part, X in _parts(rows, seen):
-        X = root[:, part].float() * X
+        root_of_part = root[:, part].float()
+        X = root_of_part * X
         products += left[..., part] @ X
-        norms += X.square_().sum(1)
-    return products.square_().sum(1) / norms.clamp(min=1e-30)
+        sums += (root_of_part.transpose(1, 2) @ X).squeeze(1)
+        squares += X.square_().sum(1)
+    # About the mean of the rows seen, which need not be that of all, which is 0. What is
+    # left of a column that is constant there is rounding.
+    about_mean = squares - sums.square() / seen.weights.sum(-1, keepdim=True).float()
+    varies = about_mean > _CONSTANT * squares
+    return products.square_().sum(1) / about_mean.where(varies, torch.inf)
 
 
 def _curve_scores(rows, seen, Y: Tensor) -> Tensor:

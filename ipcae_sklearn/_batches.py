@@ -158,9 +158,9 @@ class _Part:
         at = (first[..., None] + within).clamp_(max=len(self) - 1)
         at = places.gather(1, at.flatten(1))  # (r, n_batches * most)
         # The mean over a batch is that over its own rows, of weights of mean 1.
-        share = most / size.clamp(min=1) * n_rows[:, None] / len(self)
+        share = most / size.clamp(min=1).to(weights) * n_rows[:, None] / len(self)
         share = (within < size[..., None]) * share[..., None]
-        own_weights = weights.gather(1, at).view_as(share) * share.to(weights)
+        own_weights = weights.gather(1, at).view_as(share) * share
         index = self.index.to(device)[at].view_as(share)
         yield from map(_Part, index.unbind(1), own_weights.unbind(1))
 
@@ -373,7 +373,8 @@ class TrainingBatches:
         """One batch of held-out rows, else of training rows."""
         part = self.held_out if self.has_validation else self.training
         if len(part) > (most := self._evaluation_rows()):
-            part = part.at(torch.linspace(0, len(part) - 1, most).long())
+            places = torch.linspace(0, len(part) - 1, most, dtype=torch.float64)
+            part = part.at(places.long())
         return self._batch(part)
 
     def rows(self, index):

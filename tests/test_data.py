@@ -976,8 +976,11 @@ def test_rows_without_weight_do_not_join():
 # What is far out
 
 
+@pytest.mark.parametrize("away", [0, 10])  # the mean of all rows from that of these
 @pytest.mark.parametrize("size", [1.0, 1000.0])
-def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatch):
+def test_values_are_clipped_at_three_deviations_of_their_column(
+    size, away, monkeypatch
+):
     X = np.random.default_rng(0).normal(size=(500, 3)) * [size, 1, 1]
     X[0] = 50 * size, 50, 50
     seen = []
@@ -986,11 +989,14 @@ def test_values_are_clipped_at_three_deviations_of_their_column(size, monkeypatc
         "gram_matrix",
         lambda X, share: seen.append(X[0].numpy()) or gram_matrix(X, share),
     )
-    rows = Rows(X, np.arange(3), X.mean(0), np.full(3, X.std()), CPU)
+    center, scale = X.mean(0) + away * X.std(0), np.full(3, X.std())
+    rows = Rows(X, np.arange(3), center, scale, CPU)
     runs = Runs([1], [0], 0, np.arange(500), np.arange(0), None)
     GreedyAdviser(rows, encode_values(X[:, 1] + X[:, 2]), runs).complete([()], [1])
-    furthest = np.abs(seen[0]).max(axis=0) * X.std() / X.std(axis=0)
+    clipped = center + seen[0] * scale
+    furthest = np.abs(clipped - X.mean(0)).max(axis=0) / X.std(axis=0)
     assert_allclose(furthest, 3, rtol=1e-3)
+    assert_allclose(clipped[1:], X[1:], atol=1e-4 * X.std())
 
 
 # Folds

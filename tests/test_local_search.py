@@ -14,6 +14,7 @@ from ipcae_sklearn._advice import (
     _alike_directions,
     _curve_scores,
     _explained,
+    _scores,
 )
 from ipcae_sklearn._data import Rows
 from ipcae_sklearn._decoding import (
@@ -682,6 +683,32 @@ def test_few_rows_try_the_columns_of_which_the_target_is_a_curve():
     assert set(case.adviser.alternatives([[5, 6, 7]])[-1][0]) == {0, 1, 2}
     (found,), _ = in_folds(case, [5, 6, 7])
     assert set(found) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("start", [[], [1]])
+def test_a_column_is_worth_the_same_wherever_the_mean_of_all_rows_is(start):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 4)), rng.normal(size=400)
+    X[:200, 3] = 1  # the runs see these rows
+    X[:200, 0] += y[:200]
+    shifted = X.copy()
+    shifted[200:, 0] += 100
+    shifted[200:, 3] += 1e4
+    found = []
+    for own in (X, shifted):
+        weights = np.ones((1, 400))
+        weights[:, 200:] = 0
+        case = Case(own, y, 2, held_out=0, weights=weights)
+        seen = case.adviser._look(range(1), 10**6)
+        target = torch.from_numpy(y)[torch.from_numpy(seen.index)].unsqueeze(-1)
+        score = _scores(case.adviser._data, seen, target, start)
+        found.append(score.numpy()[0])
+    assert_allclose(*found, rtol=1e-3)
+    assert found[0][3] == found[1][3] == 0
+    x, left = X[:200, 0], y[:200] - y[:200].mean()
+    if not start:
+        expected = (left @ x) ** 2 / np.sum((x - x.mean()) ** 2)
+        assert found[0][0] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -6,6 +6,7 @@ units of a decoder's first layer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -135,8 +136,8 @@ class GreedyAdviser:
         self.n_perturbations = n_perturbations
         self.by_target = by_target
         self.with_curves = with_curves
-        # A set with columns of each run, or none, that is always an alternative.
-        self.fallbacks: list[list[np.ndarray]] = []
+        # Columns of each run that are always an alternative, if it has begun with any.
+        self.greedy: list[np.ndarray] | None = None
         # A GPU takes as long for one run as for several.
         self.together = rows.device.type == "cuda" and rows.resident is not None
         # Without a target the decoder asks for what regression has found already.
@@ -152,8 +153,9 @@ class GreedyAdviser:
         They explain all columns and the target, if there is one, in equal parts.
         """
         runs = range(len(k)) if n_swap_passes else _incomplete(columns, k)
-        own = columns, k, self._look_for_target, self._target_of
-        return self._greedy(runs, *own, n_swap_passes=n_swap_passes, alpha=alpha)
+        options = {"n_swap_passes": n_swap_passes, "alpha": alpha}
+        look, target_of = self._look_for_target, self._target_of
+        return self._greedy(runs, columns, k, look, target_of, **options)
 
     def candidates(self, n: int, columns=None) -> list[np.ndarray]:
         """For each run those n columns, in order, that tell most of the target by
@@ -164,10 +166,10 @@ class GreedyAdviser:
         found = self._best_alone(columns, k, look, _scores, self._target_of)
         return [np.sort(own) for own in found]
 
-    def find_fallbacks(self) -> None:
-        """Find columns from the beginning, an alternative from then on."""
+    def begin_greedily(self) -> None:
+        """Find greedy columns for each run, from then on one of the alternatives."""
         k = self.runs.k
-        self.fallbacks = [self.complete(_nothing(k), k, self.n_swap_passes)]
+        self.greedy = self.complete(_nothing(k), k, self.n_swap_passes)
 
     def distinct(self, columns) -> list[np.ndarray]:
         """For each run True for the columns that are no copies of one before them."""
@@ -186,45 +188,47 @@ class GreedyAdviser:
 
     def alternatives(self, columns) -> list[list[np.ndarray]]:
         """Sets to try in place of the columns of all runs."""
-        found, k = [*self.fallbacks], [len(own) for own in columns]
+        found = [] if self.greedy is None else [self.greedy]
+        k = [len(own) for own in columns]
         if self.n_swap_passes:
-            own = columns, k, self.n_swap_passes
-            found += [self.complete(*own, alpha) for alpha in self.penalties]
+            for alpha in self.penalties:
+                found.append(self.complete(columns, k, self.n_swap_passes, alpha))
         if self.with_curves:
-            what = self._look_for_target, _curve_scores, self._target_of
-            found.append(self._best_alone(_nothing(k), k, *what))
+            look, target_of = self._look_for_target, self._target_of
+            found.append(
+                self._best_alone(_nothing(k), k, look, _curve_scores, target_of)
+            )
         return found
 
     def in_folds(self, n_folds: int, folds) -> GreedyAdviser:
         """One for all runs in each of some folds, who looks at what is trained on."""
         weights = folds.train_weights(self._data.X.shape[0])
         k, seeds = self.runs.k * n_folds, self.runs.seeds * n_folds
-        own = self._with(replace(self.runs, k=k, seeds=seeds, weights=weights))
-        if self.fallbacks:
-            own.find_fallbacks()
-        return own
+        other = self._with(replace(self.runs, k=k, seeds=seeds, weights=weights))
+        if self.greedy is not None:
+            other.begin_greedily()
+        return other
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs."""
+        """Seeds of the runs."""
         return self.runs.seeds
 
     def of(self, runs: slice) -> GreedyAdviser:
         """One for some of the runs, which have weights."""
         k, seeds, weights = self.runs.k, self.runs.seeds, self.runs.weights
         several = {"k": k[runs], "seeds": seeds[runs], "weights": weights[runs]}
-        own = self._with(replace(self.runs, **several))
-        own.fallbacks = [columns[runs] for columns in self.fallbacks]
-        return own
+        other = self._with(replace(self.runs, **several))
+        if self.greedy is not None:
+            other.greedy = self.greedy[runs]
+        return other
 
     def _with(self, runs) -> GreedyAdviser:
-        options = {
-            "n_swap_passes": self.n_swap_passes,
-            "n_perturbations": self.n_perturbations,
-            "by_target": self.by_target,
-            "with_curves": self.with_curves,
-        }
-        return GreedyAdviser(self._data, self.target, runs, **options)
+        """One with the same options for other runs."""
+        other = copy.copy(self)
+        other.runs, other.greedy, other._grams = runs, None, {}
+        other._first_alike = other._find_alike()
+        return other
 
     def rows(self) -> np.ndarray:
         """Numbers (r, n) of the rows to look at for :meth:`meet`."""
@@ -292,8 +296,8 @@ class GreedyAdviser:
                 weight = _explained(X, Y, seen.weights)
         options = options | {"column_weight": weight}
         if alone and _has_few_rows(seen.n_own[0], X.shape[-1]):
-            own = X, Y, k[0], start[0], seen.weights
-            chosen = [_greedy_of_few(*own, **options)]
+            found = _greedy_of_few(X, Y, k[0], start[0], seen.weights, **options)
+            chosen = [found]
         else:
             gram = self._gram(seen, X, of_all=candidates is None)
             Y = X[..., :0].double() if Y is None else Y
@@ -499,8 +503,8 @@ def _scores(rows, seen, Y: Tensor, start=()) -> Tensor:
         products += left[..., part] @ X
         sums += (root_of_part.transpose(1, 2) @ X).squeeze(1)
         squares += X.square_().sum(1)
-    # About the mean of the rows seen, which need not be that of all, which is 0. What is
-    # left of a column that is constant there is rounding.
+    # About the mean of the rows seen: 0 is that of all rows. What is left of a column
+    # that is constant there is rounding.
     about_mean = squares - sums.square() / seen.weights.sum(-1, keepdim=True).float()
     varies = about_mean > _CONSTANT * squares
     return products.square_().sum(1) / about_mean.where(varies, torch.inf)

@@ -139,6 +139,13 @@ class Setup:
     def device(self) -> torch.device:
         return self.model.row_mask.device
 
+    def of(self, columns: Tensor) -> Setup:
+        """This one where the decoders get the values of some columns (r, k).
+
+        These are read once for all that goes by it.
+        """
+        return replace(self, batches=self.batches.select(columns))
+
 
 class NonFiniteLossError(ValueError):
     """The loss became infinite or NaN."""
@@ -198,9 +205,12 @@ def _laid_out_as(parameter: Tensor, grad: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
-    """Mean over the steps of an epoch of the losses (r,) that they begin with."""
-    mean = torch.stack(list(losses)).mean(0).cpu().numpy()  # waits for the device
+def take_steps(steps: Iterable[Tensor], epoch: int) -> np.ndarray:
+    """Take the steps of an epoch; the mean of the losses (r,) that they begin with.
+
+    No gradient is recorded: pullbacks are by hand, and parameters change in place.
+    """
+    mean = torch.stack(list(steps)).mean(0).cpu().numpy()  # waits for the device
     if not np.isfinite(mean).all():
         raise NonFiniteLossError(
             f"The training loss became non-finite in epoch {epoch + 1}. Lower "
@@ -211,18 +221,17 @@ def mean_loss(losses: Iterable[Tensor], epoch: int) -> np.ndarray:
 
 
 def _decoder_epochs(
-    setup: Setup, columns, *, rate, n_steps=None, mask=None, jitter=None
+    setup: Setup, *, rate, n_steps=None, mask=None, jitter=None
 ) -> Iterator[np.ndarray]:
-    """Train the decoder on columns (r, k); yield the loss (r,) of each epoch.
+    """Train the decoder on the columns of the setup; yield the loss (r,) of each epoch.
 
     ``mask()`` returns factors (r, 1, k) of a batch's inputs, and ``jitter(b, k)`` noise
     (r, b, k). The rate, and the noise with it, falls to zero as a cosine over
     ``n_steps``, by default as many as ``tuning_iter`` epochs have; the last epoch may
     be cut short.
     """
-    model, options = setup.model, setup.options
+    model, batches, options = setup.model, setup.batches, setup.options
     decoder = AdamW(model.decoder, rate, options.weight_decay)
-    batches = setup.batches.select(columns)
     per_epoch = batches.n_train_batches
     n_steps = n_steps or options.tuning_iter * per_epoch
 
@@ -236,9 +245,9 @@ def _decoder_epochs(
         decoder.step(pullback(to_input=False)[1])
         return value
 
-    one_step = replayed(one_step, columns.device, model.decoder.recordable)
+    one_step = replayed(one_step, setup.device, model.decoder.recordable)
 
-    def losses(first, epoch):
+    def steps(first, epoch):
         for i, batch in enumerate(islice(batches.train(epoch), n_steps - first)):
             left = math.cos((first + i) / n_steps * math.pi / 2)
             drawn = mask and mask(), jitter and jitter(*batch[0].shape[1:])
@@ -246,29 +255,28 @@ def _decoder_epochs(
 
     for first in range(0, n_steps, per_epoch):
         epoch = options.max_iter + first // per_epoch
-        yield mean_loss(losses(first, epoch), epoch)
+        yield take_steps(steps(first, epoch), epoch)
 
 
-def tuning_epochs(setup: Setup, columns, jitter=None) -> Iterator[np.ndarray]:
-    """Train the decoder on columns (r, k) as it will be used; yield the loss (r,) of
-    each epoch.
+def tuning_epochs(setup: Setup, jitter=None) -> Iterator[np.ndarray]:
+    """Train the decoder on the columns of the setup as it will be used; yield the loss
+    (r,) of each epoch.
 
     ``jitter`` are r standard deviations of noise on the inputs, if there is any. It
     keeps a decoder from learning rows by heart, which then bears a higher rate.
     """
     rate = setup.options.learning_rate
     if jitter is None:
-        return _decoder_epochs(setup, columns, rate=rate)
+        return _decoder_epochs(setup, rate=rate)
     rate = setup.options.jitter_learning_rate
-    noise = Jitter(jitter, setup.batches.seed, columns.device)
-    return _decoder_epochs(setup, columns, rate=rate, jitter=noise)
+    noise = Jitter(jitter, setup.batches.seed, setup.device)
+    return _decoder_epochs(setup, rate=rate, jitter=noise)
 
 
-def train_decoder(setup: Setup, columns, n_steps, mask=None) -> None:
+def train_decoder(setup: Setup, n_steps, mask=None) -> None:
     """Train the decoder for a number of steps, without a look at how it goes."""
     rate = setup.options.learning_rate
-    epochs = _decoder_epochs(setup, columns, rate=rate, n_steps=n_steps, mask=mask)
-    for _ in epochs:
+    for _ in _decoder_epochs(setup, rate=rate, n_steps=n_steps, mask=mask):
         pass
 
 
@@ -316,12 +324,12 @@ def tuning_lengths(setup: Setup, folds, n_folds: int, tables) -> list[TuningLeng
     decoders = setup.model.decoders_alone(times * n_folds)
     decoders.forget(range(times * n_folds * n_runs))
     in_folds = replace(setup, model=decoders, batches=folds.repeated(times))
-    columns = torch.cat(tables)
+    in_folds = in_folds.of(torch.cat(tables))
     patience = math.ceil(_PATIENCE * setup.options.tuning_iter)
     shape = n_folds, times * n_runs
     best = TuningLength(np.zeros(shape[1], dtype=int), np.full(shape, np.inf))
-    for epoch, _ in enumerate(tuning_epochs(in_folds, columns), 1):
-        losses = validate(in_folds, columns).reshape(times, n_folds, n_runs)
+    for epoch, _ in enumerate(tuning_epochs(in_folds), 1):
+        losses = validate(in_folds).reshape(times, n_folds, n_runs)
         losses = losses.swapaxes(0, 1).reshape(shape)
         found = TuningLength(np.full(shape[1], epoch), losses)
         # Those that have stalled wait for the others as they are.
@@ -359,15 +367,15 @@ def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def validate(setup: Setup, columns) -> np.ndarray:
-    """Loss (r,) on the held-out rows with columns (r, k); NaN without such rows."""
+def validate(setup: Setup) -> np.ndarray:
+    """Loss (r,) on the held-out rows, of the columns of the setup; NaN without them."""
     model, batches = setup.model, setup.batches
     if not batches.has_validation:
         return np.full(setup.n_runs, np.nan)
-    total = torch.zeros(setup.n_runs, dtype=torch.float64, device=columns.device)
+    total = torch.zeros(setup.n_runs, dtype=torch.float64, device=setup.device)
     weight = torch.zeros_like(total)
     model.eval()
-    for batch in batches.select(columns).validation():
+    for batch in batches.validation():
         weights = batch[2]
         batch_weight = len(batch[1]) if weights is None else weights.sum(-1)
         losses = setup.loss(model(batch[0]), batch[1])
@@ -403,7 +411,7 @@ def importances(setup: Setup, columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def unmet_needs(setup: Setup, columns, index, masks) -> Tensor:
+def unmet_needs(setup: Setup, index, masks) -> Tensor:
     """What the decoders still want to know of rows with the numbers (r, n): (r, n, h).
 
     The gradient of each row's loss for what the decoder's first layer makes of its
@@ -418,9 +426,9 @@ def unmet_needs(setup: Setup, columns, index, masks) -> Tensor:
         output, pullback = model.decoder.leave_with_pullback(entered)
         return pullback(setup.loss.with_gradient(output, target)[1], to_own=False)[0]
 
-    needs = replayed(needs, columns.device, model.decoder.recordable)
+    needs = replayed(needs, setup.device, model.decoder.recordable)
     parts = []
-    for selected, target, _ in setup.batches.select(columns).rows(index):
+    for selected, target, _ in setup.batches.rows(index):
         first, *others = masks
         total = needs(selected, target, first)
         for mask in others:

@@ -190,8 +190,8 @@ def select(
         Turns the gradient of ``selected`` into that of the logits, once.
     """
     if gumbel.dim() > logits.dim():
-        own = X, gumbel, temperature, hard
-        selected, recorded = by_autograd(partial(_select_per_row, *own), [logits])
+        per_row = partial(_select_per_row, X, gumbel, temperature, hard)
+        selected, recorded = by_autograd(per_row, [logits])
         return selected, lambda grad: recorded(grad)[0]
     r, k, _ = logits.shape
     if uniform is not None:

@@ -63,9 +63,9 @@ class _Replayed:
         return self._take_as_it_is(inputs)
 
     def _record(self, shapes, inputs) -> None:
-        own = self.step, inputs, self.device, self.pool
         try:
-            self.recordings[shapes] = _Recording(*own)
+            recording = _Recording(self.step, inputs, self.device, self.pool)
+            self.recordings[shapes] = recording
         except torch.cuda.OutOfMemoryError:
             self.has_room = False
         if not self.has_room:  # here the error no longer holds anything

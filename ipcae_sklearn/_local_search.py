@@ -250,7 +250,8 @@ def local_search_in_folds(
             is_worse = _is_clearly_worse(length.losses, first.losses)
             is_as_good = flattered & ~is_worse & (margin == 0)
             taken = _differ(tried, columns) & (is_better | is_as_good)
-            best = [(b, t)[int(x)] for b, t, x in zip(best, tried, taken, strict=True)]
+            pairs = zip(best, tried, taken, strict=True)
+            best = [new if is_taken else old for old, new, is_taken in pairs]
             best_length = length.where(taken, best_length)
             flattered &= ~taken
         if on_trial is not None:
@@ -452,8 +453,9 @@ class _Trials:
         """
         several = self._several(len(sets))
         table = padded([own for columns in sets for own in columns], several.model)
-        train_decoder(several, table, self.n_trial)
-        losses = validate(several, table).reshape(len(sets), -1)
+        several = several.of(table)
+        train_decoder(several, self.n_trial)
+        losses = validate(several).reshape(len(sets), -1)
         return sets, losses, several.model.decoder
 
     def measure(self, best: Sequence[_Best]) -> None:
@@ -479,10 +481,11 @@ class _Trials:
             drawn = torch.cat([self.masks[kind]() for kind in kinds])
             return stays.unsqueeze(1) * drawn
 
-        train_decoder(several, table, self.n_asking, mask)
+        several = several.of(table)
+        train_decoder(several, self.n_asking, mask)
         masks = [mask() for _ in range(_MASKS)]
         index = np.tile(rows, (len(kinds), 1))
-        return unmet_needs(several, table, index, masks).chunk(len(kinds))
+        return unmet_needs(several, index, masks).chunk(len(kinds))
 
     def _several(self, n_sets) -> Setup:
         """New decoders for so many sets: a trained one knows its own columns."""

@@ -43,7 +43,7 @@ def _stack(per_run: Sequence[Tensor]) -> nn.Parameter:
 
 
 def _kept(parameter, indices: Sequence[Tensor], dim: int = 0) -> nn.Parameter:
-    """Of each run's values some along a dimension, as a parameter of their own."""
+    """Some of each run's values along a dimension, as a new parameter."""
     values = parameter.detach()
     chosen = zip(values, (i.to(values.device) for i in indices), strict=True)
     return _stack([own.index_select(dim, index) for own, index in chosen])
@@ -287,6 +287,7 @@ class CustomDecoder(nn.Module):
                     "decoder must return a torch.nn.Module, got "
                     f"{type(module).__name__}."
                 )
+        _check_unshared(modules)
         self.runs = nn.ModuleList(modules)
         for p in self.runs.parameters():
             if nn.parameter.is_lazy(p):
@@ -342,6 +343,7 @@ class CustomDecoder(nn.Module):
     def repeated(self, times: int) -> CustomDecoder:
         """A decoder with all runs of this one, several times."""
         other = CustomDecoder(self.factory, self.n_inputs * times, self.n_outputs)
+        _check_unshared([self, other])
         for i in range(len(other.n_inputs)):
             other.load_run_state(i, self.run_state(i % len(self.n_inputs)))
         return other
@@ -354,6 +356,16 @@ class CustomDecoder(nn.Module):
     def load_run_state(self, i: int, state: dict[str, Tensor]) -> None:
         """Put back a copy made by :meth:`run_state`."""
         self.runs[i].load_state_dict(state)
+
+
+def _check_unshared(modules: Iterable[nn.Module]) -> None:
+    """Raise an error if a parameter is in several of a user's modules."""
+    parameters = [id(p) for module in modules for p in module.parameters()]
+    if len(set(parameters)) < len(parameters):
+        raise ValueError(
+            "decoder must return a new module with parameters of its own each time "
+            "that it is called: several are trained side by side."
+        )
 
 
 def make_decoder(factory, n_inputs, hidden_layer_sizes, n_outputs, generators):
@@ -575,7 +587,7 @@ class ConcreteAutoencoder(nn.Module):
         self.k = list(k)
         self.register_buffer("candidates", candidates, persistent=False)
         # States of the decoders as they were made, for others to begin with.
-        self.untrained = [decoder.run_state(i) for i in range(len(self.k))]
+        self.initial_decoders = [decoder.run_state(i) for i in range(len(self.k))]
         self.register_buffer("row_mask", self._row_mask(), persistent=False)
 
     def n_searched(self, n_features: int) -> int:
@@ -586,13 +598,13 @@ class ConcreteAutoencoder(nn.Module):
         """The decoders of all runs, several times, without a selector."""
         decoder = self.decoder.repeated(times)
         other = ConcreteAutoencoder(nn.Identity(), decoder, self.k * times)
-        other.untrained = self.untrained * times
+        other.initial_decoders = self.initial_decoders * times
         return other.to(self.row_mask.device).train()
 
     def forget(self, runs: Iterable[int]) -> None:
         """Give the decoders of some runs the states that they were made with."""
         for i in runs:
-            self.decoder.load_run_state(i, self.untrained[i])
+            self.decoder.load_run_state(i, self.initial_decoders[i])
 
     def _row_mask(self) -> Tensor:
         """True for the rows that a run has, False for spare ones: (r, k)."""

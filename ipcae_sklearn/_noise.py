@@ -181,7 +181,7 @@ class InputMasks:
         return factors
 
     def _draw(self) -> Tensor:
-        """Those of some calls at once."""
+        """The factors of the next calls, drawn at once."""
         n, dtype = _MASKS_AHEAD, torch.float32
         factors = torch.zeros(n, len(self.k), 1, max(self.k), dtype=dtype)
         own = zip(self.k, self.rates, self.generators, strict=True)
@@ -192,8 +192,8 @@ class InputMasks:
 
 
 def shown_rows(factors: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Of factors (r, 1, k) those (r, 1, m) of the inputs that are not left out, and
-    the numbers (r, m) of these; None for all.
+    """The factors (r, 1, m), of (r, 1, k), of the inputs that are not left out, and the
+    numbers (r, m) of these inputs; None for all.
 
     Runs that have fewer of them have others among theirs, whose factors are 0.
     """

@@ -34,9 +34,12 @@ class Predictor:
     decoder_state: dict[str, np.ndarray]
     selector_state: dict[str, np.ndarray]  # to go on from, for a warm start
 
-    def decode(self, X) -> np.ndarray:
-        """Outputs of the decoder, on the CPU, for the selected columns X (n, k)."""
-        decoder = self._build_decoder()
+    def decode(self, X, decoder=None) -> np.ndarray:
+        """Outputs of the decoder, on the CPU, for the selected columns X (n, k).
+
+        To save the time that it takes to build, it may be given.
+        """
+        decoder = decoder or self.decoder()
         # In float64 a row's prediction does not depend on the rows beside it. A user's
         # decoder may know float32 alone, in which it was trained.
         own = isinstance(decoder, CustomDecoder)
@@ -59,7 +62,7 @@ class Predictor:
         X = X.toarray() if scipy.sparse.issparse(X) else X
         return (X - self.center[columns]) / self.scale[columns]
 
-    def _build_decoder(self):
+    def decoder(self):
         """The decoder as a module of one run."""
         with training_context(_CPU, 0, self.factory is not None):
             decoder = make_decoder(

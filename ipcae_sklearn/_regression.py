@@ -198,7 +198,7 @@ class _Residual:
         return self._gains(explained, squares_left), square
 
     def _gains(self, explained, squares_left):
-        """Of what would be explained, and of squares left, (r, b, p)."""
+        """Gains (r, b, p), from what columns would explain and their squares left."""
         square = self.square.unsqueeze(1)
         norms = squares_left + self.penalty.unsqueeze(1)
         dead = square / square.amax(-1, keepdim=True).clamp(min=_TINY)

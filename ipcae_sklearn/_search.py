@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+import scipy.stats
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectorMixin
@@ -71,6 +72,8 @@ def _refitted_has(method):
 
 class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     """Cross-validation over k; subclasses name the selector used by default."""
+
+    _default: type[_BaseConcreteSelector]
 
     def __init__(
         self,
@@ -173,13 +176,16 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("ks must name at least one k.")
         return ks
 
-    def _scorer(self, selector, y):
-        """``scoring`` as a callable (estimator, X, y)."""
+    def _check_target(self, y) -> None:
         if y is None and isinstance(self.scoring, str):
             raise ValueError(
                 f"scoring={self.scoring!r} compares with y, which is missing. Leave "
                 "scoring=None for R² of the reconstruction, or pass a callable."
             )
+
+    def _scorer(self, selector, y):
+        """``scoring`` as a callable (estimator, X, y)."""
+        self._check_target(y)
         if isinstance(self.scoring, (list, tuple, set, dict)):
             raise ValueError(
                 "scoring must be one metric, a name or a callable: k is chosen by a "
@@ -292,9 +298,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     def score(self, X, y=None, sample_weight=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
         self._check_refitted()
+        self._check_target(y)
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        scorer = self._scorer(self.best_estimator_, y)
-        return scorer(self.best_estimator_, X, y, **options)
+        return self.scorer_(self.best_estimator_, X, y, **options)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -405,11 +411,11 @@ def _group_cases(sizes, trains, search) -> list[_Group]:
     groups = []
     for (_, holds_out), group in alike.items():
         largest, n_columns = max(k for k, _ in group.cases), len(group.columns)
-        n_rows = selector.n_init * selector._n_rows(largest, n_columns, task)
+        n_nodes = selector.n_init * selector._n_nodes(largest, n_columns, task)
         if selector._repeats_search(task, holds_out):  # in folds, side by side
             n_own = min(np.count_nonzero(owns[j]) for _, j in group.cases)
-            n_rows *= max(1, selector._resolve_folds(n_own))
-        n_bytes = len(group.cases) * _ARRAYS * 4 * n_rows * n_columns
+            n_nodes *= max(1, selector._resolve_folds(n_own))
+        n_bytes = len(group.cases) * _ARRAYS * 4 * n_nodes * n_columns
         n_parts = max(fewest, -(-n_bytes // _GROUP_BYTES[device]))
         parts = [group.cases[start::n_parts] for start in range(n_parts)]
         groups += [_Group(part, group.columns) for part in parts if part]
@@ -500,7 +506,7 @@ def _ranks(mean) -> np.ndarray:
     if np.isnan(mean).all():
         return np.ones(len(mean), dtype=np.int32)
     mean = np.where(np.isnan(mean), np.nanmin(mean) - 1, mean)
-    return (1 + (mean[:, None] < mean).sum(axis=1)).astype(np.int32)
+    return scipy.stats.rankdata(-mean, method="min").astype(np.int32)
 
 
 class CAESelectorCV(_BaseSelectorCV):
@@ -581,15 +587,15 @@ class IPCAESelectorCV(_BaseSelectorCV):
 
     Notes
     -----
-    In the search the means and scales of the columns, those of a regression's targets,
-    the directions of a reconstruction of few rows of many columns and the list of
-    classes come from all rows, those of the test fold included; while columns are
-    searched for (but for a search among some of them, see ``n_candidates`` of the
-    selector), batches are drawn from the rows of all folds trained together (rows that
-    a run must not see have no weight in it). So scores differ from those of single
-    fits as two seeds do; with a few dozen rows those of a reconstruction are higher by
-    a few hundredths.
-    Columns that are constant in the training rows of any fold are left out in all; the
+    What describes the data comes from all rows, those of the test folds included: means
+    and scales of the columns and of a regression's targets, the directions of a
+    reconstruction of few rows of many columns, and the list of classes. Batches are
+    drawn from the rows of all folds trained together; rows that a run must not see have
+    weight 0 in it. So scores differ from those of single fits as those of two seeds do;
+    with a few dozen rows, those of a reconstruction are higher by a few hundredths.
+    ``GridSearchCV`` keeps folds strictly apart, and takes longer.
+
+    Columns that are constant in the training rows of any fold are left out in all. The
     weights of "balanced" classes come from the training rows of each fold. A
     ``decoder`` with batch normalisation does see the rows of the test fold.
 

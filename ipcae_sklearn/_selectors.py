@@ -250,17 +250,16 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         return problem
 
     def _plan_runs(self, problem, y, task, sample_weight, ks, cases) -> Runs:
-        rows_of_cases = [rows for _, rows in cases]
-        if sample_weight is not None:
-            seen = sample_weight > 0
-            rows_of_cases = [rows[seen[rows]] for rows in rows_of_cases]
+        rows_of_cases, weights = self._rows_that_count(
+            [rows for _, rows in cases], y, sample_weight
+        )
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
             _check_several_classes(None if stratify is None else stratify[rows])
         return plan_runs(
             ks,
             rows_of_cases,
-            self._weights_of_cases(rows_of_cases, y, sample_weight),
+            weights,
             self.n_init,
             partial(self._resolve_fraction, task),
             stratify,
@@ -293,17 +292,24 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             warn_if_few_dominate(std, k, getattr(self, "feature_names_in_", None))
         return one_scale(std)
 
-    def _weights_of_cases(self, rows_of_cases, y, sample_weight) -> list | None:
-        """Weights of each case's rows; None where all are equal."""
+    def _rows_that_count(self, rows_of_cases, y, sample_weight) -> tuple:
+        """The rows of each case whose weight is not 0, and their weights; None where
+        all are equal.
+        """
         if self.class_weight is None and sample_weight is None:
-            return None
-        weights = []
+            return rows_of_cases, None
+        found = []
         for rows in rows_of_cases:
-            own = np.ones(len(rows)) if sample_weight is None else sample_weight[rows]
+            if sample_weight is not None:  # "balanced" are classes among what is left
+                rows = rows[sample_weight[rows] > 0]
+            weights = (
+                np.ones(len(rows)) if sample_weight is None else sample_weight[rows]
+            )
             if self.class_weight is not None:
-                own = own * self._weights_by_class(y, rows)
-            weights.append(own / own.mean())
-        return weights
+                weights = weights * self._weights_by_class(y, rows)
+            counts = weights > 0
+            found.append((rows[counts], weights[counts] / weights[counts].mean()))
+        return tuple(zip(*found, strict=True))
 
     def _weights_by_class(self, y, rows) -> np.ndarray:
         """Weights of some rows, "balanced" among these."""
@@ -325,9 +331,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         """Train runs side by side, in parts if they do not fit on a GPU; a list of
         their results.
         """
-        own = options, device, batch_sizes, reporter
+        rest = options, device, batch_sizes, reporter
         try:
-            return self._train_together(problem, task, runs, *own)
+            return self._train_together(problem, task, runs, *rest)
         except torch.cuda.OutOfMemoryError:
             pass
         # Here the error no longer holds what did not fit, nor do cycles of torch's.
@@ -342,26 +348,27 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             "in two parts.",
             RuntimeWarning,
         )
-        parts = [self._train(problem, task, half, *own) for half in runs.halves()]
+        parts = [self._train(problem, task, half, *rest) for half in runs.halves()]
         return [result for part in parts for result in part]
 
     def _train_together(self, problem, task, runs, options, device, sizes, reporter):
         """Train runs side by side; a list of their results."""
         target, everything = problem.target, None
-        if min(runs.k) == len(problem.columns):  # nothing to search for
+        # Nothing to search for; but without a tuning the search trains the decoder.
+        if options.tuning_iter and min(runs.k) == len(problem.columns):
             everything = [np.arange(k) for k in runs.k]
         with training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
             advice = self._resolve_advice(task, runs.n_train, runs.holds_out)
             adviser = GreedyAdviser(rows, target, runs, **advice)
             if self.init == "greedy" and everything is None:
-                adviser.find_fallbacks()
+                adviser.begin_greedily()
             model = self._untrained(problem, task, adviser, everything is not None)
             dropout = tuple(
                 self._resolve_dropout(n, task, runs.holds_out) for n in model.k
             )
 
-            def untrained(adviser):
+            def make_model(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
                 return self._untrained(problem, task, adviser).to(device)
 
@@ -387,7 +394,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 k=runs.k,
                 columns=everything,
                 adviser=adviser,
-                untrained=untrained if repeats and options.n_folds else None,
+                make_model=make_model if repeats and options.n_folds else None,
                 all_rows=None if sizes[1] is None else all_rows,
                 on_epoch=reporter,
                 on_trial=reporter.report_trials,
@@ -396,33 +403,44 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
     def _untrained(self, problem, task, adviser, takes_all: bool = False):
         """A model of the adviser's runs as it is before the search, if there is one."""
         runs, p = adviser.runs, len(problem.columns)
-        n_rows = runs.k if takes_all else [self._n_rows(k, p, task) for k in runs.k]
+        n_nodes = runs.k if takes_all else [self._n_nodes(k, p, task) for k in runs.k]
         start: list = [None] * len(runs.k)
-        if adviser.fallbacks:
-            start = adviser.complete(adviser.fallbacks[0], n_rows)
-        n = self._resolve_candidates(max(n_rows), p, task, runs.n_train, runs.holds_out)
+        if adviser.greedy is not None:
+            start = adviser.complete(adviser.greedy, n_nodes)
+        n = self._resolve_candidates(
+            max(n_nodes), p, task, runs.n_train, runs.holds_out
+        )
         candidates = None
         if n < p:
-            found = adviser.candidates(n, start if adviser.fallbacks else None)
-            if adviser.fallbacks:
+            greedy = adviser.greedy is not None
+            found = adviser.candidates(n, start if greedy else None)
+            if greedy:
                 start = list(map(np.searchsorted, found, start))
             candidates = torch.from_numpy(np.stack(found))
-        return self._make_model(problem, runs, n_rows, start, candidates)
+        return self._make_model(problem, runs, n_nodes, start, candidates)
+
+    def _make_logits(self, n_nodes, n_features, generators, start):
+        """The module of the logits (r, k, p), in which the selectors differ.
+
+        For each run its number of nodes, a generator of initial values, and the columns
+        at which the nodes start, or None.
+        """
+        raise NotImplementedError
 
     def _make_model(
-        self, problem, runs, n_rows, start, candidates
+        self, problem, runs, n_nodes, start, candidates
     ) -> ConcreteAutoencoder:
         generators = [torch.Generator().manual_seed(seed) for seed in runs.seeds]
         p = len(problem.columns) if candidates is None else candidates.shape[1]
-        logits = self._make_logits(n_rows, p, generators, start)
+        logits = self._make_logits(n_nodes, p, generators, start)
         decoder = make_decoder(
             self.decoder,
-            n_rows,
+            n_nodes,
             self._hidden_layer_sizes(),
             problem.decoder_target.n_outputs,
             generators,
         )
-        model = ConcreteAutoencoder(logits, decoder, n_rows, candidates)
+        model = ConcreteAutoencoder(logits, decoder, n_nodes, candidates)
         if self.warm_start and self.__sklearn_is_fitted__() and runs.first == 0:
             self._load_state(model, problem)
         return model
@@ -435,9 +453,13 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 raise ValueError("the last one had warm_start=False")
             if not np.array_equal(last.columns, problem.columns):
                 raise ValueError("other columns vary")
-            classes = problem.target.classes
-            if classes is not None and not np.array_equal(self.classes_, classes):
-                raise ValueError("y has other classes")
+            target = problem.target
+            regression = target.center is not None
+            if (last.loss, last.target_center is not None) != (target.loss, regression):
+                raise ValueError("the target is of another kind")
+            if target.classes is not None:
+                if not np.array_equal(self.classes_, target.classes):
+                    raise ValueError("y has other classes")
             state = {
                 "selector": to_tensors(last.selector_state),
                 "decoder": to_tensors(last.decoder_state),
@@ -494,18 +516,25 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             decoder_state=to_arrays(problem.of_all_columns(best.state["decoder"])),
             selector_state=to_arrays(best.state["selector"] if self.warm_start else {}),
         )
+        self._warn_if_unsure(best, options)
+
+    def _warn_if_unsure(self, best: RunResult, options) -> None:
         judged = ""
         if options.n_trials and options.tuning_iter:
             judged = " The local search may have made up for it: compare scores."
         # Which it mostly has, and a longer search than by default seldom helps.
-        if not best.converged and not (judged and self.max_iter == "auto"):
-            warn(
-                f"Some of the {len(columns)} selector rows were not sure of their "
-                f"column when the search ended after {options.max_iter} epochs. "
-                f"Increase max_iter (to {2 * options.max_iter}, say) or "
-                f"learning_rate_selector.{judged}",
-                ConvergenceWarning,
-            )
+        if best.converged or (judged and self.max_iter == "auto"):
+            return
+        n_epochs = np.isfinite(best.history["temperature"]).sum()
+        longer = f"Increase max_iter (to {2 * options.max_iter}, say)"
+        if n_epochs < options.max_iter:
+            longer = "Increase n_iter_no_change"
+        warn(
+            f"Some of the {len(best.selection.columns)} selector nodes were not sure "
+            f"of their column when the search ended after {n_epochs} epochs. {longer} "
+            f"or learning_rate_selector.{judged}",
+            ConvergenceWarning,
+        )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_fitted")
@@ -646,10 +675,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         weights = weights / weights.sum()
         std = column_statistics(X, weights).std / fitted.scale
         error = np.zeros(X.shape[1])
+        decoder = fitted.decoder()
         for rows in row_blocks(X.shape):
             left = fitted.scaled(X[rows])
             # Columns that were constant in training stay as they were.
-            left[:, fitted.columns] -= fitted.decode(X[rows][:, fitted.selected])
+            decoded = fitted.decode(X[rows][:, fitted.selected], decoder)
+            left[:, fitted.columns] -= decoded
             error += weights[rows] @ np.square(left, out=left)
         varies = std > 0
         if not varies.any():
@@ -701,8 +732,8 @@ def _check_sample_weight(sample_weight, X) -> np.ndarray:
 def _check_several_classes(y) -> None:
     if y is not None and len(np.unique(y)) < 2:
         raise ValueError(
-            "The rows of one class only are left where sample_weight is zero for the "
-            "others: there is nothing to tell apart."
+            "The rows of one class only are left where sample_weight or class_weight "
+            "is zero for the others: there is nothing to tell apart."
         )
 
 
@@ -717,9 +748,10 @@ def _ranking(scores, selected) -> np.ndarray:
 class CAESelector(_BaseConcreteSelector):
     """Feature selection with a concrete autoencoder.
 
-    Learns k rows of logits over the features, directly, together with a decoder that
-    works with the features they select. Gumbel noise and a falling temperature turn
-    the rows from soft mixtures into choices [1]_.
+    The selector has k nodes. Each holds a logit for every feature, a parameter that is
+    learned directly, and comes to pick one feature; a decoder, trained with them, works
+    with what the nodes pick. Gumbel noise and a falling temperature turn the nodes from
+    soft mixtures of features into definite choices [1]_.
 
     Parameters
     ----------
@@ -727,129 +759,126 @@ class CAESelector(_BaseConcreteSelector):
         Number of features to keep: a count, a fraction in (0, 1) of the features
         (rounded down), or all. More than there are keeps all, with a warning.
     task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
-        What the selected features are to be good for: to reconstruct all features, or
-        to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
-        type of ``y``: float values that are not whole numbers, or whole but many of
-        which a good part comes only once, make a regression.
+        What the selected features have to be good for: to reconstruct all features, or
+        to predict ``y``. "auto" reconstructs when ``y`` is None. Else it is a
+        regression if ``y`` holds floats that are not whole numbers, or whole ones of
+        which there are more than 20, many of them only once; and else a classification.
     init : {"random", "greedy"}, default="random"
-        Where the rows of the selector begin: anywhere, or at the columns of
-        :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten, and where held-out rows (of fewer than 500 rows: folds) tell
-        that nothing better was found, those columns are the result.
+        Where the nodes begin: anywhere, or at the columns of :func:`greedy_columns`,
+        which are then the result if nothing better is found, by the held-out rows (with
+        fewer than 500 rows: by folds). Lower the start temperature to about 1 with
+        "greedy", or the search forgets them.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
     decoder : callable, default=None
-        ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
-        place of the built-in decoder, mapping (batch, n_inputs) to
-        (batch, n_outputs): scaled columns to logits, one for each class and without a
-        softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and by default hides no features. All that it
-        learns has to be in its ``state_dict``; to pickle the selector it must be
-        importable.
+        ``decoder(n_inputs, n_outputs)`` returns a new ``torch.nn.Module`` to use in
+        place of the built-in decoder. It maps scaled columns (batch, n_inputs) to
+        (batch, n_outputs): one logit for each class, without a softmax; the
+        standardised target; or the scaled columns. All that it learns has to be in its
+        ``state_dict``; to pickle the selector it must be importable. Such a fit takes
+        longer, has no surplus nodes and by default hides no features.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
         How the temperature falls from step to step.
     noise : {"pool", "batch", "sample"}, default="pool"
-        Gumbel noise: one draw for each step of the selector, read at random places of a
-        pool of values that is renewed now and then; one fresh draw for each step; or
-        one for each row of each batch, as published, at many times the cost.
+        Where the Gumbel noise of a step comes from. "pool" reads it at random places of
+        a pool of values that is renewed now and then. "batch" draws it anew for each
+        step. "sample", as published, draws it for each row of a batch, at many times
+        the cost.
     gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
-        Gradient estimator: of the relaxed selection; hard selection forward and
-        relaxed backward; or the latter averaged over several relaxations.
+        Gradient estimator: that of the relaxed selection; a hard selection forward and
+        the relaxed one backward; or the latter, averaged over several relaxations.
     n_gradient_samples : int, default=10
         Relaxations that "gumbel_rao" averages over.
     diversity : float, default=0.0
-        Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
-        added to the objective to keep rows apart.
+        Weight λ of the generalized Jensen-Shannon divergence of the nodes, which is
+        added to the objective to keep them apart.
     max_iter : int or "auto", default="auto"
-        Epochs over which the temperature of the search falls. The search ends before,
-        if its rows have settled on distinct columns; without a tuning it goes on to the
-        last. "auto" takes as many as make 2,000 steps of the decoder, at least 5.
+        Epochs over which the temperature of the search falls. The search ends sooner
+        once its nodes have settled on distinct columns, unless ``tuning_iter=0``.
+        "auto" takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
-        Rows that search beyond k. Before the tuning those are dropped, in three rounds,
-        whose columns the decoder misses least on the held-out rows. Few rows may have
-        to be at the right columns all at once before any of them tells something of the
-        target; more rows find them. "auto": with a target, as many as make 16 rows,
-        but no more rows than half the features.
-        Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
+        Extra nodes in the search. Before the tuning the nodes whose columns the decoder
+        misses least are dropped, in three rounds. Extra nodes help where several
+        columns have to be found together before any of them is useful. "auto": with a
+        target, enough for 16 nodes in all, but no more nodes than half the features;
+        else 0. Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
     n_candidates : int, "auto" or "all", default="auto"
-        Features that the search chooses among, with a target: those that tell most of
-        it by themselves, in a line, on the rows that a run (a fold) trains on. All
-        else, as the local search, looks beyond these. Features that tell something
-        in company only, or in an even curve, are among them by chance: "all" leaves
-        none out, but few rows do not show which of thousands of features these are.
-        "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
-        32,768 with fewer than 2,000 rows to train on; else all. All, too, where more
-        than half as many rows of the selector search, without a target, and for those
-        that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
+        With a target, how many features the search chooses from: those that explain
+        most of it by themselves, in a linear regression. The local search considers all
+        features. Features that matter only in combination, or through a symmetric
+        curve, may be left out. "auto": 1,000 with fewer than 500 rows and none held
+        out; 8,192 of more than 32,768 features with fewer than 2,000 training rows;
+        else all. All are searched, too, without a target, where there are more than
+        half as many nodes as there would be candidates, and where ``n_surplus="auto"``
+        adds no nodes for lack of support. ``probabilities_.any(axis=0)`` shows which
+        were searched.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
-        in each step of the selector, at random. Hidden ones have to be stood in for, so
-        features are preferred that tell of the target in any company. "auto" is 0, but
-        where there is a target and no rows are held out, as much as leaves 10 features,
-        0.8 at most (not for those that have no surplus rows by "auto", see there).
+        at random in each step of the selector. Others have to stand in for the hidden
+        ones, so features are preferred that are informative beside any others. "auto"
+        is 0; but with a target and no rows held out it leaves 10 features, and hides
+        0.8 at most (0 where ``n_surplus="auto"`` is not supported).
     n_trials : int, default=14
         The most sets of features that the local search tries in place of the one found
-        (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what linear regressions propose
-        (not with ``warm_start``); with a target the search is repeated in each of them,
-        which takes as long as the rest or longer.
+        (see Notes); 0 for no local search. It needs a tuning, and rows held out or
+        folds. With fewer than 500 rows and none held out, five folds compare what
+        linear regressions propose (not with ``warm_start``); with a target the search
+        is repeated in each fold, which takes as long as the rest or longer.
     tuning_iter : int or "auto", default="auto"
-        Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 30; 0 for none, as published. With fewer than 500 rows and none held
-        out these are the most: five folds of the rows tell after how many the decoder
-        is best for others (not with ``warm_start``). Where rows are held out, it is
+        Epochs after the search in which the decoder alone is trained on the columns
+        found, at a rate that falls to zero; 0 for none, as published. "auto" takes as
+        many as make 2,000 steps, at least 30. With fewer than 500 rows and none held
+        out this is the most: five folds show after how many epochs the decoder is best
+        for other rows (not with ``warm_start``). Where rows are held out, the tuning is
         repeated on all rows in the end (see ``validation_fraction``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
     n_decoder_steps : int or "auto", default="auto"
-        Steps of the decoder in the search, on a batch each, for a step of the selector,
-        which draws its noise once for all of them and follows the mean of their
-        gradients. The selector's arithmetic, most of which is that of a step and not of
-        its rows, is so many times rarer. Each epoch is parted into groups of about one
-        size, of so many batches at most. "auto" is 4; fewer where the rows of so many
-        batches of a run take more than 64 MiB; and 1 with ``noise="sample"``, with a
-        decoder that has nothing to learn and, as published, without a tuning.
+        Steps of the decoder, on a batch each, for each step of the selector in the
+        search. The selector draws its noise once for all of them and follows the mean
+        of their gradients, so its arithmetic, most of which does not depend on the
+        number of rows, is needed that much less often. "auto" is 4; fewer where the
+        rows of so many batches take more than 64 MiB; and 1 with ``noise="sample"``,
+        with ``tuning_iter=0`` and with a decoder that has nothing to learn.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
-        tries noise on the inputs (see Notes).
+        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction, which
+        seldom overfits, and 1e-3 for a target; but 3e-3 for a tuning that tries noise
+        on the inputs (see Notes).
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.05.
     weight_decay : float, default=0.0
         Decoupled weight decay of the decoder.
     validation_fraction : float or "auto", default="auto"
-        Share of the rows held out, stratified by class. They decide between columns
-        before and after the local search (see Notes), on the epoch of the tuning
-        (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15; with a target it is more where that is below 500 rows, up to
-        0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts. In the end the tuning
-        is repeated on all rows, from where the search ended, for as many epochs as were
-        best. (Not with ``warm_start``, with more than 100,000 training rows, or if a
-        callback stops the tuning.)
+        Share of the rows held out, stratified by class. Their loss decides between sets
+        of columns (see Notes), when the tuning (without a tuning: the search) was best,
+        and between restarts. "auto" is 0.15; with a target it is more where that would
+        be fewer than 500 rows, up to 0.3. With fewer than 500 rows in all it is 0, and
+        folds take the place of held-out rows. In the end the tuning is repeated on all
+        rows, from where the search ended, for as many epochs as were best. (Not with
+        ``warm_start``, with more than 100,000 training rows, or if a callback stops the
+        tuning.)
     early_stopping : bool, default=False
-        Whether to end the search, and the tuning, as soon as the loss has stalled,
-        though rows may not be sure of their columns.
+        Whether to end the search, and the tuning, as soon as the loss has stalled, even
+        if nodes are not yet sure of their columns.
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled. Where
-        a tuning follows, this ends a search whose rows are sure of their columns, too.
+        a tuning follows, this also ends a search whose nodes are sure of their columns.
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn. A class of weight 0 is not seen.
     standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
-        not matter. "l4" divides by the fourth root of the mean fourth power of its
-        deviations from the mean, and all by one number, so that their mean variance is
-        1: columns that seldom leave one value then vary less than the others. False
-        keeps the units of X, but for one divisor for all. "auto" is "l4" for a target
-        and False for a reconstruction. Outliers far beyond the rest shrink a column
-        under any of these: clip it or rank it (``QuantileTransformer``).
+        not matter. "l4" divides by the fourth root of the mean fourth power of the
+        deviations from the mean, then all by one number so that the mean variance is 1:
+        columns that rarely leave one value then vary less than the others. False keeps
+        the units of X, up to one divisor for all. "auto" is "l4" with a target and
+        False for a reconstruction. Outliers far beyond the rest shrink a column under
+        any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept (see ``restart_losses_``).
@@ -857,8 +886,8 @@ class CAESelector(_BaseConcreteSelector):
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
     warm_start : bool, default=False
-        Whether a fit begins with the parameters that the last one ended with. Such
-        fits have no surplus rows, and their decoder learns from no rows held out.
+        Whether a fit begins with the parameters that the last one ended with. Such fits
+        have no surplus nodes, and their decoder never learns from held-out rows.
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
@@ -871,48 +900,48 @@ class CAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature, 0 for
-        features that took no part in the search (``n_candidates``). They tell of that
-        alone: a feature that came in afterwards, in place of a duplicate or by a swap,
-        may score less than one that was left out.
+        Largest probability that a node gives to each feature, 0 for features that took
+        no part in the search (``n_candidates``). They describe the search alone: a
+        feature that came in afterwards, in place of a duplicate or by a swap, may score
+        less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score, in their
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
-        Loss added when a selected column is replaced by its mean, with the decoder as
-        the held-out rows have judged it, on (up to 1,024 of) these; training rows if
-        there are none. In the order of ``selected_indices_``.
+        By how much the loss rises when a selected column is replaced by its mean, on
+        (up to 1,024 of) the held-out rows and before the tuning is repeated on all
+        rows; on training rows if none are held out. In the order of
+        ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1, 0 for features that took
-        no part in the search. Row i ended with ``selected_indices_[i]``, its most
-        probable feature unless that was replaced.
+        Probabilities of the nodes at temperature 1, 0 for features that took no part in
+        the search. Node i ended with ``selected_indices_[i]``, its most probable
+        feature unless that was replaced.
     n_unique_ : int
-        Selected features that a row of the selector came to by itself, before
-        duplicates were replaced and features swapped.
+        Selected features that a node came to by itself, before duplicates were replaced
+        and features swapped.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
-        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
-        and "gjsd". Losses are mean squared errors in the units of X for a
-        reconstruction (of scaled columns, if ``standardize`` scales each), of
-        standardised targets for a regression, and cross-entropies in nats for classes.
-        Those of training have the noise in them that it is done with, and those of the
-        search are of ``n_surplus`` more columns.
+        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability" and
+        "gjsd". Losses are mean squared errors in the units of X for a reconstruction
+        (of scaled columns, if ``standardize`` scales each), of standardised targets for
+        a regression, and cross-entropies in nats for classes. Training losses include
+        the noise of training, and those of the search are with ``n_surplus`` more
+        columns.
     n_iter_ : int
         Epochs of search and tuning in ``history_``, without those that are repeated on
         all rows.
     converged_ : bool
-        Whether the rows, all but one in 20, gave their columns a probability of 0.9
+        Whether all nodes but one in 20 gave their columns a probability of at least 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows (before it learned from
-        them) or by folds, else on the training rows; the smallest is that of the
-        selector. Compare it with the loss of a constant prediction: the entropy of the
-        classes, log 2 for two equal ones; 1 for a regression. It is too low where the
-        rows that judge had a part in the choice: somewhat so where rows are held out
-        (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
-        target or with ``n_trials=0``. That of a reconstruction is in the units of X,
-        squared: a constant's is the mean variance of the columns (1, if ``standardize``
-        scales each).
+        Loss of each run: on the held-out rows, before the tuning is repeated on all
+        rows; by folds with fewer than 500 rows; else on the training rows. The selector
+        is the run of the smallest. Compare it with the loss of a constant prediction:
+        the entropy of the classes (log 2 for two equal ones); 1 for a regression; for a
+        reconstruction, which is in squared units of X, the mean variance of the columns
+        (1, if ``standardize`` scales each). Rows that had a part in choosing columns
+        make it too low: by about a tenth where rows are held out (600 rows and 200
+        columns of noise), by more in folds without a target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -932,24 +961,25 @@ class CAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    A fit has four parts. The *search* trains rows and decoder at a falling
-    temperature. Exactly k distinct columns come out of it: where several rows prefer
-    the same column, the surest of them keeps it, and the others get columns that go
-    well with those taken. Then a *local search* tries other columns in place of some:
-    those that a linear regression would swap and, with a target, those that the decoder
-    asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: five folds judge what the regression proposes and, with a target, what the
-    search finds without each of them.) The *tuning* trains the decoder on the columns
-    chosen, that of a classification without noise on its inputs and with it; the
-    held-out rows choose. Last, it is repeated on all rows, these among them.
+    A fit has four parts. The *search* trains nodes and decoder while the temperature
+    falls, and ends with exactly k distinct columns: where several nodes prefer the same
+    column, the surest of them keeps it, and the others get columns that go well with
+    those taken. Then a *local search* tries other columns in place of some: those that
+    a linear regression would swap and, with a target, those that the decoder asks for
+    by the gradient of its loss. They are taken if a new decoder has a lower loss with
+    them on the held-out rows. (Of fewer than 500 rows none are held out. Then five
+    folds compare what the regression proposes and, with a target, what the search finds
+    without each fold.) The *tuning* trains the decoder on the columns chosen; one for
+    classes is trained with and without noise on its inputs, and the held-out rows
+    choose between the two. Last, the tuning is repeated on all rows.
 
-    Where rows are few and columns many, the search chooses among those that tell most
-    of the target by themselves (see ``n_candidates``); all else looks beyond these.
+    Where rows are few and columns many, the search chooses among those that explain
+    most of the target by themselves (see ``n_candidates``). The local search considers
+    all.
 
     The original protocol is ``noise="batch", temperature=(10, 0.1), tuning_iter=0,
     learning_rate_init=1e-3, learning_rate_selector=1e-3, standardize=False``; at that
-    rate rows hardly ever become sure of a column.
+    rate nodes hardly ever become sure of a column.
 
     References
     ----------
@@ -970,9 +1000,9 @@ class CAESelector(_BaseConcreteSelector):
 
     _selector_rate = 0.05
 
-    def _make_logits(self, k, n_features, generators, start):
+    def _make_logits(self, n_nodes, n_features, generators, start):
         return DirectLogits(
-            k,
+            n_nodes,
             n_features,
             generators,
             start=start,
@@ -983,11 +1013,12 @@ class CAESelector(_BaseConcreteSelector):
 class IPCAESelector(_BaseConcreteSelector):
     """Feature selection with an indirectly parameterized concrete autoencoder.
 
-    Learns k rows of logits over the features together with a decoder that works with
-    the features they select; Gumbel noise and a falling temperature turn the rows
-    from soft mixtures into choices. The logits are computed from an embedding by a
-    learned linear map, ``log α = Ψ Wᵀ + b``, which at the papers' learning rate of
-    1e-3 trains stably and seldom picks a feature twice [1]_.
+    The selector has k nodes. Each holds a logit for every feature and comes to pick one
+    feature; a decoder, trained with them, works with what the nodes pick. Gumbel noise
+    and a falling temperature turn the nodes from soft mixtures of features into
+    definite choices. The logits are computed from an embedding by a learned linear map,
+    ``log α = Ψ Wᵀ + b``, which at the papers' learning rate of 1e-3 trains stably and
+    seldom picks a feature twice [1]_.
 
     Parameters
     ----------
@@ -995,142 +1026,140 @@ class IPCAESelector(_BaseConcreteSelector):
         Number of features to keep: a count, a fraction in (0, 1) of the features
         (rounded down), or all. More than there are keeps all, with a warning.
     task : {"auto", "reconstruction", "classification", "regression"}, default="auto"
-        What the selected features are to be good for: to reconstruct all features, or
-        to predict ``y``. "auto" reconstructs when ``y`` is None, else decides by the
-        type of ``y``: float values that are not whole numbers, or whole but many of
-        which a good part comes only once, make a regression.
+        What the selected features have to be good for: to reconstruct all features, or
+        to predict ``y``. "auto" reconstructs when ``y`` is None. Else it is a
+        regression if ``y`` holds floats that are not whole numbers, or whole ones of
+        which there are more than 20, many of them only once; and else a classification.
     embedding_dim : int or "n_features", default=32
-        Dimension d of the embedding Ψ (k, d). "n_features" (of those searched among) is
-        the setting of the paper's tables; memory and time grow as (k + n_features) d.
+        Dimension d of the embedding Ψ (k, d). "n_features" (of those searched) is the
+        setting of the paper's tables; memory and time grow as (k + n_features) d.
     embedding_init : {"normal", "identity"}, default="normal"
         Ψ begins with standard normal values, or with rows of the identity.
     map : {"shared", "per_row", "full", "diagonal", "scalar"}, default="shared"
-        The map from embedding to logits: one linear map for all rows (the method of
-        the paper), one for each row, one from all rows to all rows, an elementwise
+        The map from embedding to logits: one linear map for all nodes (the method of
+        the paper), one for each node, one from all nodes to all nodes, an elementwise
         factor, or a scalar. The last two have d = n_features.
     map_bias : bool, default=True
         Whether the map has a bias.
     map_hidden_layer_sizes : int or sequence of int, default=()
         Widths of hidden layers (LayerNorm, ReLU) in front of a shared map.
     init : {"random", "greedy"}, default="random"
-        Where the rows of the selector begin: anywhere, or at the columns of
-        :func:`greedy_columns`. Then a start temperature of about 1 keeps them from
-        being forgotten, and where held-out rows (of fewer than 500 rows: folds) tell
-        that nothing better was found, those columns are the result.
+        Where the nodes begin: anywhere, or at the columns of :func:`greedy_columns`,
+        which are then the result if nothing better is found, by the held-out rows (with
+        fewer than 500 rows: by folds). Lower the start temperature to about 1 with
+        "greedy", or the search forgets them.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
     decoder : callable, default=None
-        ``decoder(n_inputs, n_outputs)`` returns the ``torch.nn.Module`` to use in
-        place of the built-in decoder, mapping (batch, n_inputs) to
-        (batch, n_outputs): scaled columns to logits, one for each class and without a
-        softmax, to the standardised target, or to the scaled columns. Such a fit takes
-        longer, has no surplus rows and by default hides no features. All that it
-        learns has to be in its ``state_dict``; to pickle the selector it must be
-        importable.
+        ``decoder(n_inputs, n_outputs)`` returns a new ``torch.nn.Module`` to use in
+        place of the built-in decoder. It maps scaled columns (batch, n_inputs) to
+        (batch, n_outputs): one logit for each class, without a softmax; the
+        standardised target; or the scaled columns. All that it learns has to be in its
+        ``state_dict``; to pickle the selector it must be importable. Such a fit takes
+        longer, has no surplus nodes and by default hides no features.
     temperature : (float, float), default=(10.0, 0.01)
         Temperature of the relaxation at the first and the last step of the search.
     temperature_schedule : {"exponential", "linear"}, default="exponential"
         How the temperature falls from step to step.
     noise : {"pool", "batch", "sample"}, default="pool"
-        Gumbel noise: one draw for each step of the selector, read at random places of a
-        pool of values that is renewed now and then; one fresh draw for each step; or
-        one for each row of each batch, as published, at many times the cost.
+        Where the Gumbel noise of a step comes from. "pool" reads it at random places of
+        a pool of values that is renewed now and then. "batch" draws it anew for each
+        step. "sample", as published, draws it for each row of a batch, at many times
+        the cost.
     gradient : {"relaxed", "straight_through", "gumbel_rao"}, default="relaxed"
-        Gradient estimator: of the relaxed selection; hard selection forward and
-        relaxed backward; or the latter averaged over several relaxations.
+        Gradient estimator: that of the relaxed selection; a hard selection forward and
+        the relaxed one backward; or the latter, averaged over several relaxations.
     n_gradient_samples : int, default=10
         Relaxations that "gumbel_rao" averages over.
     diversity : float, default=0.0
-        Weight λ of the generalized Jensen-Shannon divergence of the rows, which is
-        added to the objective to keep rows apart.
+        Weight λ of the generalized Jensen-Shannon divergence of the nodes, which is
+        added to the objective to keep them apart.
     max_iter : int or "auto", default="auto"
-        Epochs over which the temperature of the search falls. The search ends before,
-        if its rows have settled on distinct columns; without a tuning it goes on to the
-        last. "auto" takes as many as make 2,000 steps of the decoder, at least 5.
+        Epochs over which the temperature of the search falls. The search ends sooner
+        once its nodes have settled on distinct columns, unless ``tuning_iter=0``.
+        "auto" takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
-        Rows that search beyond k. Before the tuning those are dropped, in three rounds,
-        whose columns the decoder misses least on the held-out rows. Few rows may have
-        to be at the right columns all at once before any of them tells something of the
-        target; more rows find them. "auto": with a target, as many as make 16 rows,
-        but no more rows than half the features.
-        Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"`` have none.
+        Extra nodes in the search. Before the tuning the nodes whose columns the decoder
+        misses least are dropped, in three rounds. Extra nodes help where several
+        columns have to be found together before any of them is useful. "auto": with a
+        target, enough for 16 nodes in all, but no more nodes than half the features;
+        else 0. Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"``
+        have none.
     n_candidates : int, "auto" or "all", default="auto"
-        Features that the search chooses among, with a target: those that tell most of
-        it by themselves, in a line, on the rows that a run (a fold) trains on. All
-        else, as the local search, looks beyond these. Features that tell something
-        in company only, or in an even curve, are among them by chance: "all" leaves
-        none out, but few rows do not show which of thousands of features these are.
-        "auto": 1,000 with fewer than 500 rows and none held out; 8,192 of more than
-        32,768 with fewer than 2,000 rows to train on; else all. All, too, where more
-        than half as many rows of the selector search, without a target, and for those
-        that have no surplus rows by "auto". ``probabilities_.any(axis=0)`` tells which.
+        With a target, how many features the search chooses from: those that explain
+        most of it by themselves, in a linear regression. The local search considers all
+        features. Features that matter only in combination, or through a symmetric
+        curve, may be left out. "auto": 1,000 with fewer than 500 rows and none held
+        out; 8,192 of more than 32,768 features with fewer than 2,000 training rows;
+        else all. All are searched, too, without a target, where there are more than
+        half as many nodes as there would be candidates, and where ``n_surplus="auto"``
+        adds no nodes for lack of support. ``probabilities_.any(axis=0)`` shows which
+        were searched.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
-        in each step of the selector, at random. Hidden ones have to be stood in for, so
-        features are preferred that tell of the target in any company. "auto" is 0, but
-        where there is a target and no rows are held out, as much as leaves 10 features,
-        0.8 at most (not for those that have no surplus rows by "auto", see there).
+        at random in each step of the selector. Others have to stand in for the hidden
+        ones, so features are preferred that are informative beside any others. "auto"
+        is 0; but with a target and no rows held out it leaves 10 features, and hides
+        0.8 at most (0 where ``n_surplus="auto"`` is not supported).
     n_trials : int, default=14
         The most sets of features that the local search tries in place of the one found
-        (see Notes), 0 for none. It needs a tuning and held-out rows; with fewer than
-        500 rows and none held out, five folds judge what linear regressions propose
-        (not with ``warm_start``); with a target the search is repeated in each of them,
-        which takes as long as the rest or longer.
+        (see Notes); 0 for no local search. It needs a tuning, and rows held out or
+        folds. With fewer than 500 rows and none held out, five folds compare what
+        linear regressions propose (not with ``warm_start``); with a target the search
+        is repeated in each fold, which takes as long as the rest or longer.
     tuning_iter : int or "auto", default="auto"
-        Epochs after the search in which the decoder alone is trained, on the columns
-        found, at a rate that falls to zero. "auto" takes as many as make 2,000 steps,
-        at least 30; 0 for none, as published. With fewer than 500 rows and none held
-        out these are the most: five folds of the rows tell after how many the decoder
-        is best for others (not with ``warm_start``). Where rows are held out, it is
+        Epochs after the search in which the decoder alone is trained on the columns
+        found, at a rate that falls to zero; 0 for none, as published. "auto" takes as
+        many as make 2,000 steps, at least 30. With fewer than 500 rows and none held
+        out this is the most: five folds show after how many epochs the decoder is best
+        for other rows (not with ``warm_start``). Where rows are held out, the tuning is
         repeated on all rows in the end (see ``validation_fraction``).
     batch_size : int or "auto", default="auto"
         Rows of a batch. "auto" takes all of up to 64 rows, else the power of two
         nearest to the square root of their number, between 32 and 256.
     n_decoder_steps : int or "auto", default="auto"
-        Steps of the decoder in the search, on a batch each, for a step of the selector,
-        which draws its noise once for all of them and follows the mean of their
-        gradients. The selector's arithmetic, most of which is that of a step and not of
-        its rows, is so many times rarer. Each epoch is parted into groups of about one
-        size, of so many batches at most. "auto" is 4; fewer where the rows of so many
-        batches of a run take more than 64 MiB; and 1 with ``noise="sample"``, with a
-        decoder that has nothing to learn and, as published, without a tuning.
+        Steps of the decoder, on a batch each, for each step of the selector in the
+        search. The selector draws its noise once for all of them and follows the mean
+        of their gradients, so its arithmetic, most of which does not depend on the
+        number of rows, is needed that much less often. "auto" is 4; fewer where the
+        rows of so many batches take more than 64 MiB; and 1 with ``noise="sample"``,
+        with ``tuning_iter=0`` and with a decoder that has nothing to learn.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction,
-        which seldom overfits, and 1e-3 for a target; 3e-3 in the tuning where that
-        tries noise on the inputs (see Notes).
+        Learning rate of the decoder (Adam). "auto" is 3e-3 for a reconstruction, which
+        seldom overfits, and 1e-3 for a target; but 3e-3 for a tuning that tries noise
+        on the inputs (see Notes).
     learning_rate_selector : float or "auto", default="auto"
         Learning rate of the selector's parameters; "auto" is 0.003.
     weight_decay : float, default=0.0
         Decoupled weight decay of the decoder.
     validation_fraction : float or "auto", default="auto"
-        Share of the rows held out, stratified by class. They decide between columns
-        before and after the local search (see Notes), on the epoch of the tuning
-        (without a tuning: of the search) whose model is kept, and between restarts.
-        "auto" is 0.15; with a target it is more where that is below 500 rows, up to
-        0.3. With fewer than 500 rows in all it is 0: then a cross-validation judges a
-        short local search, and tells how long the tuning lasts. In the end the tuning
-        is repeated on all rows, from where the search ended, for as many epochs as were
-        best. (Not with ``warm_start``, with more than 100,000 training rows, or if a
-        callback stops the tuning.)
+        Share of the rows held out, stratified by class. Their loss decides between sets
+        of columns (see Notes), when the tuning (without a tuning: the search) was best,
+        and between restarts. "auto" is 0.15; with a target it is more where that would
+        be fewer than 500 rows, up to 0.3. With fewer than 500 rows in all it is 0, and
+        folds take the place of held-out rows. In the end the tuning is repeated on all
+        rows, from where the search ended, for as many epochs as were best. (Not with
+        ``warm_start``, with more than 100,000 training rows, or if a callback stops the
+        tuning.)
     early_stopping : bool, default=False
-        Whether to end the search, and the tuning, as soon as the loss has stalled,
-        though rows may not be sure of their columns.
+        Whether to end the search, and the tuning, as soon as the loss has stalled, even
+        if nodes are not yet sure of their columns.
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which the loss has stalled. Where
-        a tuning follows, this ends a search whose rows are sure of their columns, too.
+        a tuning follows, this also ends a search whose nodes are sure of their columns.
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn. A class of weight 0 is not seen.
     standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
-        not matter. "l4" divides by the fourth root of the mean fourth power of its
-        deviations from the mean, and all by one number, so that their mean variance is
-        1: columns that seldom leave one value then vary less than the others. False
-        keeps the units of X, but for one divisor for all. "auto" is "l4" for a target
-        and False for a reconstruction. Outliers far beyond the rest shrink a column
-        under any of these: clip it or rank it (``QuantileTransformer``).
+        not matter. "l4" divides by the fourth root of the mean fourth power of the
+        deviations from the mean, then all by one number so that the mean variance is 1:
+        columns that rarely leave one value then vary less than the others. False keeps
+        the units of X, up to one divisor for all. "auto" is "l4" with a target and
+        False for a reconstruction. Outliers far beyond the rest shrink a column under
+        any of these: clip it or rank it (``QuantileTransformer``).
     n_init : int, default=1
         Runs trained side by side from different initial values. The one of the lowest
         loss is kept (see ``restart_losses_``).
@@ -1138,8 +1167,8 @@ class IPCAESelector(_BaseConcreteSelector):
         Where to train; "auto" is CUDA if there is any, else the CPU. Predictions are
         made on the CPU.
     warm_start : bool, default=False
-        Whether a fit begins with the parameters that the last one ended with. Such
-        fits have no surplus rows, and their decoder learns from no rows held out.
+        Whether a fit begins with the parameters that the last one ended with. Such fits
+        have no surplus nodes, and their decoder never learns from held-out rows.
     random_state : int, RandomState instance or None, default=None
         Seed of initial values, noise, order of the rows and rows held out.
     verbose : bool, default=False
@@ -1152,48 +1181,48 @@ class IPCAESelector(_BaseConcreteSelector):
     selected_indices_ : ndarray of shape (k,)
         The selected columns, in increasing order.
     scores_ : ndarray of shape (n_features,)
-        Largest probability that a row of the selector gives to each feature, 0 for
-        features that took no part in the search (``n_candidates``). They tell of that
-        alone: a feature that came in afterwards, in place of a duplicate or by a swap,
-        may score less than one that was left out.
+        Largest probability that a node gives to each feature, 0 for features that took
+        no part in the search (``n_candidates``). They describe the search alone: a
+        feature that came in afterwards, in place of a duplicate or by a swap, may score
+        less than one that was left out.
     ranking_ : ndarray of shape (n_features,)
         1 for the selected features, 2 and on for the others by falling score, in their
         order in X where scores are equal.
     importances_ : ndarray of shape (k,)
-        Loss added when a selected column is replaced by its mean, with the decoder as
-        the held-out rows have judged it, on (up to 1,024 of) these; training rows if
-        there are none. In the order of ``selected_indices_``.
+        By how much the loss rises when a selected column is replaced by its mean, on
+        (up to 1,024 of) the held-out rows and before the tuning is repeated on all
+        rows; on training rows if none are held out. In the order of
+        ``selected_indices_``.
     probabilities_ : ndarray of shape (k, n_features)
-        Probabilities of the selector's rows at temperature 1, 0 for features that took
-        no part in the search. Row i ended with ``selected_indices_[i]``, its most
-        probable feature unless that was replaced.
+        Probabilities of the nodes at temperature 1, 0 for features that took no part in
+        the search. Node i ended with ``selected_indices_[i]``, its most probable
+        feature unless that was replaced.
     n_unique_ : int
-        Selected features that a row of the selector came to by itself, before
-        duplicates were replaced and features swapped.
+        Selected features that a node came to by itself, before duplicates were replaced
+        and features swapped.
     history_ : dict of ndarray of shape (n_epochs,)
         Of each epoch: "train_loss", "validation_loss" (NaN without held-out rows),
-        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability"
-        and "gjsd". Losses are mean squared errors in the units of X for a
-        reconstruction (of scaled columns, if ``standardize`` scales each), of
-        standardised targets for a regression, and cross-entropies in nats for classes.
-        Those of training have the noise in them that it is done with, and those of the
-        search are of ``n_surplus`` more columns.
+        "unique_fraction", "temperature" (NaN in the tuning), "mean_max_probability" and
+        "gjsd". Losses are mean squared errors in the units of X for a reconstruction
+        (of scaled columns, if ``standardize`` scales each), of standardised targets for
+        a regression, and cross-entropies in nats for classes. Training losses include
+        the noise of training, and those of the search are with ``n_surplus`` more
+        columns.
     n_iter_ : int
         Epochs of search and tuning in ``history_``, without those that are repeated on
         all rows.
     converged_ : bool
-        Whether the rows, all but one in 20, gave their columns a probability of 0.9
+        Whether all nodes but one in 20 gave their columns a probability of at least 0.9
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
-        Loss of each run's kept model, on the held-out rows (before it learned from
-        them) or by folds, else on the training rows; the smallest is that of the
-        selector. Compare it with the loss of a constant prediction: the entropy of the
-        classes, log 2 for two equal ones; 1 for a regression. It is too low where the
-        rows that judge had a part in the choice: somewhat so where rows are held out
-        (of 600 rows and 200 columns of noise, by a tenth), more so in folds without a
-        target or with ``n_trials=0``. That of a reconstruction is in the units of X,
-        squared: a constant's is the mean variance of the columns (1, if ``standardize``
-        scales each).
+        Loss of each run: on the held-out rows, before the tuning is repeated on all
+        rows; by folds with fewer than 500 rows; else on the training rows. The selector
+        is the run of the smallest. Compare it with the loss of a constant prediction:
+        the entropy of the classes (log 2 for two equal ones); 1 for a regression; for a
+        reconstruction, which is in squared units of X, the mean variance of the columns
+        (1, if ``standardize`` scales each). Rows that had a part in choosing columns
+        make it too low: by about a tenth where rows are held out (600 rows and 200
+        columns of noise), by more in folds without a target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1212,20 +1241,21 @@ class IPCAESelector(_BaseConcreteSelector):
 
     Notes
     -----
-    A fit has four parts. The *search* trains rows and decoder at a falling
-    temperature. Exactly k distinct columns come out of it: where several rows prefer
-    the same column, the surest of them keeps it, and the others get columns that go
-    well with those taken. Then a *local search* tries other columns in place of some:
-    those that a linear regression would swap and, with a target, those that the decoder
-    asks for, by the gradient of its loss. They are taken if a new decoder learns more
-    from them, by the loss on the held-out rows. (Of fewer than 500 rows none are held
-    out: five folds judge what the regression proposes and, with a target, what the
-    search finds without each of them.) The *tuning* trains the decoder on the columns
-    chosen, that of a classification without noise on its inputs and with it; the
-    held-out rows choose. Last, it is repeated on all rows, these among them.
+    A fit has four parts. The *search* trains nodes and decoder while the temperature
+    falls, and ends with exactly k distinct columns: where several nodes prefer the same
+    column, the surest of them keeps it, and the others get columns that go well with
+    those taken. Then a *local search* tries other columns in place of some: those that
+    a linear regression would swap and, with a target, those that the decoder asks for
+    by the gradient of its loss. They are taken if a new decoder has a lower loss with
+    them on the held-out rows. (Of fewer than 500 rows none are held out. Then five
+    folds compare what the regression proposes and, with a target, what the search finds
+    without each fold.) The *tuning* trains the decoder on the columns chosen; one for
+    classes is trained with and without noise on its inputs, and the held-out rows
+    choose between the two. Last, the tuning is repeated on all rows.
 
-    Where rows are few and columns many, the search chooses among those that tell most
-    of the target by themselves (see ``n_candidates``); all else looks beyond these.
+    Where rows are few and columns many, the search chooses among those that explain
+    most of the target by themselves (see ``n_candidates``). The local search considers
+    all.
 
     The protocol of the paper is ``embedding_dim="n_features", noise="sample",
     max_iter=200, tuning_iter=0, batch_size=128, learning_rate_init=1e-3,
@@ -1354,18 +1384,18 @@ class IPCAESelector(_BaseConcreteSelector):
                 "init='greedy' needs map='shared' and no map_hidden_layer_sizes."
             )
 
-    def _make_logits(self, k, n_features, generators, start):
+    def _make_logits(self, n_nodes, n_features, generators, start):
         d = self.embedding_dim
         if d == "n_features" or self.map in ("diagonal", "scalar"):
             d = n_features
-        if self.embedding_init == "identity" and d < max(k):
+        if self.embedding_init == "identity" and d < max(n_nodes):
             raise ValueError(
-                f"embedding_init='identity' needs embedding_dim >= {max(k)}, the "
-                f"number of the selector's rows, got {d}."
+                f"embedding_init='identity' needs embedding_dim >= {max(n_nodes)}, "
+                f"the number of the selector's nodes, got {d}."
             )
         name = "map_hidden_layer_sizes"
         return IndirectLogits(
-            k,
+            n_nodes,
             n_features,
             generators,
             embedding_dim=int(d),

@@ -23,8 +23,8 @@ _TUNING_STEPS, _TUNING_EPOCHS = 2000, 30
 _DECODER_STEPS, _DECODER_STEPS_BYTES = 4, 2**26
 # Of noise on the inputs of a classifier in the tuning, in units of the scaled columns.
 _JITTER = 0.6
-# With a target, rows of the selector that search, at least.
-_FEWEST_ROWS = 16
+# With a target, nodes of the selector that search, at least.
+_FEWEST_NODES = 16
 # With fewer rows than this, holding some out costs more than it tells.
 _ROWS_TO_VALIDATE = 500
 # Then so many parts of them take turns, to judge columns and how long to tune.
@@ -282,14 +282,14 @@ class SelectorSettings(BaseEstimator):
         # The next warm fit would be judged by rows that this one has learned from.
         return holds_out and n_train <= _MOST_ROWS_TO_REFIT and not self.warm_start
 
-    def _resolve_dropout(self, n_rows: int, task: str, holds_out: bool) -> float:
-        """Share of the features of n_rows rows to hide."""
+    def _resolve_dropout(self, n_nodes: int, task: str, holds_out: bool) -> float:
+        """Share of the features of n_nodes nodes to hide."""
         if self.feature_dropout != "auto":
             return self.feature_dropout
-        # As searching rows that are dropped later, this is for a tuning to make good.
+        # As searching nodes that are dropped later, this is for a tuning to make good.
         if task == "reconstruction" or holds_out or self._no_surplus():
             return 0.0
-        return float(np.clip(1 - _LEFT_IN / n_rows, 0, _MOST_DROPOUT))
+        return float(np.clip(1 - _LEFT_IN / n_nodes, 0, _MOST_DROPOUT))
 
     def _resolve_batch_size(self, n_train: int) -> int:
         """About the square root of the rows, so that epochs grow slower than they."""
@@ -319,13 +319,13 @@ class SelectorSettings(BaseEstimator):
             "with_curves": has_target and not holds_out,
         }
 
-    def _n_rows(self, k: int, n_features: int, task: str) -> int:
-        """Rows that search for k of the columns in use."""
+    def _n_nodes(self, k: int, n_features: int, task: str) -> int:
+        """Nodes that search for k of the columns in use."""
         if self.n_surplus != "auto":
             return min(k + self.n_surplus, n_features)
         if task == "reconstruction" or self._no_surplus():
             return k
-        return max(k, min(_FEWEST_ROWS, n_features // 2))
+        return max(k, min(_FEWEST_NODES, n_features // 2))
 
     def _learns_directions(self, task: str) -> bool:
         """Whether a reconstruction may learn directions in place of all columns."""
@@ -334,7 +334,7 @@ class SelectorSettings(BaseEstimator):
         return task == "reconstruction" and not self._fixes_decoder()
 
     def _no_surplus(self) -> str:
-        """The parameter that does not go with rows that are dropped, if any."""
+        """The parameter that does not go with nodes that are dropped, if any."""
         return self._fixes_decoder()
 
     def _fixes_decoder(self) -> str:
@@ -346,9 +346,9 @@ class SelectorSettings(BaseEstimator):
         return "tuning_iter" if self.tuning_iter == 0 else ""
 
     def _resolve_candidates(
-        self, n_rows: int, p: int, task, n_train: int, holds_out: bool
+        self, n_nodes: int, p: int, task, n_train: int, holds_out: bool
     ) -> int:
-        """How many of p columns n_rows rows search among."""
+        """How many of p columns n_nodes nodes search among."""
         wanted = self.n_candidates
         if wanted == "all":
             return p
@@ -358,9 +358,9 @@ class SelectorSettings(BaseEstimator):
                     f"n_candidates={wanted} needs a target that tells which; without "
                     "one use 'auto' or 'all'."
                 )
-            if wanted < min(n_rows, p):
+            if wanted < min(n_nodes, p):
                 raise ValueError(
-                    f"n_candidates={wanted} is fewer than the {n_rows} rows that "
+                    f"n_candidates={wanted} is fewer than the {n_nodes} nodes that "
                     "search for features of their own. Increase it, or lower k or "
                     "n_surplus."
                 )
@@ -371,7 +371,7 @@ class SelectorSettings(BaseEstimator):
         few = not holds_out and n_train < _ROWS_TO_VALIDATE
         wide = p > _COLUMNS_TO_SCREEN and n_train < _ROWS_TO_EXPLAIN_ALL
         n = _CANDIDATES_OF_FEW if few else _CANDIDATES
-        return min(n, p) if (few or wide) and 2 * n_rows <= n else p
+        return min(n, p) if (few or wide) and 2 * n_nodes <= n else p
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = self.hidden_layer_sizes

@@ -21,7 +21,7 @@ _MANY_CLASSES, _FEW_ROWS, _OF_VALUES = 20, 10, 0.25
 class Target:
     """What the decoder is to predict, and how its outputs become predictions.
 
-    ``loss`` names a function of ``_functional``; the other fields belong to some
+    ``loss`` names a loss in ``_functional``; the other fields belong to some
     tasks only: ``classes`` to classification, ``center`` and ``scale`` to regression.
     """
 

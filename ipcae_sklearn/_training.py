@@ -25,8 +25,8 @@ from ipcae_sklearn._decoding import (
     folds_of,
     importances,
     loss_with_pullback,
-    mean_loss,
     padded,
+    take_steps,
     train_decoder,
     tuning_epochs,
     tuning_lengths,
@@ -79,7 +79,7 @@ class RunResult:
     # else in training.
     loss: float
     state: dict[str, dict[str, Tensor]]
-    converged: bool = False  # every row was sure of its column when the search ended
+    converged: bool = False  # the rows were sure of their columns as the search ended
     probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k, p)
     # (k,) loss added when a column is replaced by its mean
     importances: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -102,6 +102,42 @@ _SHARE_OF_PATIENCE = 0.2
 _STEPS_BETWEEN_LOOKS = 40
 
 
+class _Stall:
+    """Tells of which runs the loss has not fallen by ``tol`` in ``n_iter_no_change``
+    epochs.
+    """
+
+    def __init__(self, n_runs: int, options):
+        self.options = options
+        self.reference = np.full(n_runs, np.inf)
+        self.n_epochs = np.zeros(n_runs, dtype=int)
+
+    def after(self, loss: np.ndarray) -> np.ndarray:
+        """Whether it has (r,), after an epoch that ended with losses (r,)."""
+        better = loss < self.reference - self.options.tol
+        self.reference = np.where(better, loss, self.reference)
+        self.n_epochs = np.where(better, 0, self.n_epochs + 1)
+        return self.n_epochs >= self.options.n_iter_no_change
+
+
+class _Settling:
+    """Tells which selectors are done: rows that are sure of their columns, if these
+    are distinct or have been the same for as many looks as ``patience``.
+    """
+
+    def __init__(self, n_runs: int, patience: int):
+        self.patience = patience
+        self.preferred = np.full((n_runs, 1), -2)  # at the last look
+        self.n_same = np.zeros(n_runs, dtype=int)
+
+    def after(self, preferred: np.ndarray, sure, distinct) -> np.ndarray:
+        """Whether they are (r,), with the columns (r, k) that their rows prefer."""
+        same = (preferred == self.preferred).all(-1)
+        self.n_same = np.where(same, self.n_same + 1, 0)
+        self.preferred = preferred
+        return sure & (distinct | (self.n_same >= self.patience))
+
+
 class _Keeper:
     """Of each run: the best model so far, its history, and whether it has stopped."""
 
@@ -120,8 +156,7 @@ class _Keeper:
         n_runs = len(self.histories)
         self.keep_best = keep_best
         self.selector_moves = selector_moves
-        self.reference = np.full(n_runs, np.inf)
-        self.n_stalled = np.zeros(n_runs, dtype=int)
+        self.stall = _Stall(n_runs, self.options)
         self.stopped = np.zeros(n_runs, dtype=bool)
 
     def start_with(self, columns: Sequence[np.ndarray] | None) -> None:
@@ -141,11 +176,14 @@ class _Keeper:
         Runs stop that are ``done``, and those that have stalled if they ``may_stop``.
         """
         monitored = values["validation_loss" if self.validates else "train_loss"]
-        ending = self._stalled(monitored) & may_stop | done
+        ending = self.stall.after(monitored) & may_stop | done
+        taken = ending
+        if self.keep_best:
+            taken = monitored < [kept.loss for kept in self.kept]
         for i in np.flatnonzero(~self.stopped).tolist():
             for name in HISTORY:
                 self.histories[i][name].append(float(values[name][i]))
-            if monitored[i] < self.kept[i].loss if self.keep_best else ending[i]:
+            if taken[i]:
                 self.kept[i] = RunResult(
                     selection(i), float(monitored[i]), self._state(i)
                 )
@@ -153,19 +191,12 @@ class _Keeper:
 
     def pass_by(self, train_loss) -> None:
         """Count an epoch that nobody looks at, after which no run may stop."""
-        self._stalled(train_loss)
+        self.stall.after(train_loss)
 
     def _state(self, i: int) -> dict[str, dict[str, Tensor]]:
         if self.selector_moves:
             return self.model.run_state(i)
         return self.kept[i].state | {"decoder": self.model.decoder.run_state(i)}
-
-    def _stalled(self, loss: np.ndarray) -> np.ndarray:
-        """Runs whose loss has not fallen by ``tol`` in ``n_iter_no_change`` epochs."""
-        better = loss < self.reference - self.options.tol
-        self.reference = np.where(better, loss, self.reference)
-        self.n_stalled = np.where(better, 0, self.n_stalled + 1)
-        return self.n_stalled >= self.options.n_iter_no_change
 
     def change(self, columns: Sequence[np.ndarray]) -> None:
         """Give the runs other columns, which their decoders have yet to learn."""
@@ -181,7 +212,7 @@ class _Keeper:
         return both
 
     def better(self) -> np.ndarray:
-        """Of each two the number of the one that is better so far, (r,)."""
+        """The number of the better decoder of each pair so far, (r,)."""
         losses = np.reshape([kept.loss for kept in self.kept], (2, -1))
         numbers = np.arange(losses.size).reshape(losses.shape)
         return np.where(losses[1] < losses[0], numbers[1], numbers[0])
@@ -217,7 +248,7 @@ def train(
     k: Sequence[int] | None = None,
     columns: Sequence[np.ndarray] | None = None,
     adviser: Adviser | None = None,
-    untrained: Callable[[Adviser], Any] | None = None,
+    make_model: Callable[[Adviser], Any] | None = None,
     all_rows: Callable[[int], Batches] | None = None,
     on_epoch: Callable[[int, dict[str, np.ndarray]], Any] | None = None,
     on_trial: Callable[[int, np.ndarray], Any] | None = None,
@@ -250,8 +281,8 @@ def train(
         Tells columns for rows that prefer a column another row prefers, too (else
         they get the most probable distinct ones), and those that the local search
         tries. It needs a tuning, and held-out rows or folds.
-    untrained : callable, optional
-        ``untrained(adviser)`` returns a model of an adviser's runs as it is before the
+    make_model : callable, optional
+        ``make_model(adviser)`` returns a model of an adviser's runs as it is before the
         search, for folds to repeat it; where it is None they do not.
     all_rows : callable, optional
         ``all_rows(n_epochs)`` returns batches of all rows, those held out among them,
@@ -287,8 +318,8 @@ def train(
                 found = local_search(setup, found, adviser, seeds, on_trial)
             elif not asked_to_stop:
                 search_anew = None
-                if untrained is not None:
-                    search_anew = partial(_search_anew, setup, untrained, k)
+                if make_model is not None:
+                    search_anew = partial(_search_anew, setup, make_model, k)
                 found, length = local_search_in_folds(
                     setup, found, adviser, search_anew, on_trial
                 )
@@ -315,11 +346,11 @@ def _settle(setup: Setup, keeper, k, adviser, seeds) -> list[np.ndarray]:
     return [kept.selection.columns for kept in keeper.kept]
 
 
-def _search_anew(setup: Setup, untrained, k, times, batches, adviser):
+def _search_anew(setup: Setup, make_model, k, times, batches, adviser):
     """The columns that an adviser's runs, each several times, find on its rows."""
-    model = untrained(adviser).train()
+    model = make_model(adviser).train()
     # A user's draw from one generator as they are made: others in other company.
-    model.untrained = setup.model.untrained * times
+    model.initial_decoders = setup.model.initial_decoders * times
     model.forget(range(len(model.k)))
     options = replace(setup.options, dropout=setup.options.dropout * times)
     k = None if k is None else [*k] * times
@@ -350,15 +381,13 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     tunes = _tunes(setup)
     keep_best = batches.has_validation and not tunes
     keeper.begin_phase(keep_best=keep_best, selector_moves=True)
+    epochs_a_look = 1
     # Where every epoch may be the last, every one is looked at.
-    every_epoch = on_epoch is not None or batches.has_validation
-    if every_epoch or options.early_stopping:
-        epochs_a_look = 1
-    else:
+    may_end = on_epoch is not None or batches.has_validation or options.early_stopping
+    if not may_end:
         epochs_a_look = math.ceil(_STEPS_BETWEEN_LOOKS / batches.n_train_batches)
     patience = math.ceil(_SHARE_OF_PATIENCE * options.max_iter / epochs_a_look)
-    n_same = np.zeros(len(model.k), dtype=int)
-    last_preferred = np.full((len(model.k), 1), -2)
+    settling = _Settling(setup.n_runs, patience)
 
     def temperature(step):
         schedule = options.temperature_schedule
@@ -367,7 +396,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
     one_step = partial(_search_step, setup, *_optimizers(model, options))
     one_step = replayed(one_step, device, model.decoder.recordable)
 
-    def losses(first, epoch):
+    def steps(first, epoch):
         space = None
         groups = batches.train_together(epoch, steps_an_epoch)
         for i, (X, of_batches) in enumerate(groups):
@@ -380,7 +409,7 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
 
     for epoch in range(options.max_iter):
         first = epoch * steps_an_epoch
-        values = {"train_loss": mean_loss(losses(first, epoch), epoch)}
+        values = {"train_loss": take_steps(steps(first, epoch), epoch)}
         if (epoch + 1) % epochs_a_look and epoch < options.max_iter - 1:
             keeper.pass_by(values["train_loss"])
             continue
@@ -393,16 +422,14 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
                 "learning_rate_selector, or look for extreme values in X and y."
             )
         keeper.converged = np.where(keeper.stopped, keeper.converged, sure)
-        same = (preferred == last_preferred).all(-1)
-        n_same, last_preferred = np.where(same, n_same + 1, 0), preferred
         distinct = description["unique_fraction"] == 1
-        settled = sure & (distinct | (n_same >= patience))
+        settled = settling.after(preferred, sure, distinct)
         selection = cache(partial(_selection, model, logits, preferred))
-        columns = None
+        columns = setup
         if batches.has_validation:
-            every = range(len(model.k))
-            columns = padded([selection(i).columns for i in every], model)
-        values["validation_loss"] = validate(setup, columns)
+            own = [selection(i).columns for i in range(len(model.k))]
+            columns = setup.of(padded(own, model))
+        values["validation_loss"] = validate(columns)
         tau = temperature(first + steps_an_epoch - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         asked_to_stop = on_epoch is not None and bool(on_epoch(epoch, values))
@@ -445,9 +472,9 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> _Judged | None:
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
-    epochs = tuning_epochs(setup, keeper.columns())
+    chosen = setup.of(keeper.columns())
     description = _description_of_tuning(model)
-    _tune_for(n_epochs, epochs, setup, keeper, description, on_epoch)
+    _tune_for(n_epochs, tuning_epochs(chosen), chosen, keeper, description, on_epoch)
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
@@ -455,18 +482,20 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> _Judged | None:
 
 
 def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
-    """The same for all of the tuning, of which the best epoch is kept."""
+    """Tune for the whole schedule, of which each run keeps its best epoch by the loss
+    on held-out rows. Returns what these have told, unless on_epoch ended it.
+    """
     model, options = setup.model, setup.options
     before = [kept.state["decoder"] for kept in keeper.kept]
     first = [len(history["validation_loss"]) for history in keeper.histories]
     description = _description_of_tuning(model)
-    jitter = None
-    own = setup, keeper, description, on_epoch
+    jitter, n = None, options.tuning_iter
     if options.jitter:
-        asked_to_stop, jitter = _tune_in_two_ways(*own)
+        asked_to_stop, jitter = _tune_in_two_ways(setup, keeper, description, on_epoch)
     else:
-        epochs = tuning_epochs(setup, keeper.columns())
-        asked_to_stop = _tune_for(options.tuning_iter, epochs, *own)
+        chosen = setup.of(keeper.columns())
+        epochs = tuning_epochs(chosen)
+        asked_to_stop = _tune_for(n, epochs, chosen, keeper, description, on_epoch)
     if asked_to_stop:
         return None
     losses = [history["validation_loss"] for history in keeper.histories]
@@ -477,7 +506,8 @@ def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
 def _tune_in_two_ways(
     setup: Setup, keeper, description, on_epoch
 ) -> tuple[bool, np.ndarray]:
-    """The same of two decoders for each run, without noise on the inputs and with it.
+    """Tune two decoders for each run, without noise on the inputs and with it, and keep
+    the better.
 
     Noise helps most often, but where a small difference between inputs tells it ruins
     the decoder; so the held-out rows decide. Returns whether on_epoch ended it, and the
@@ -486,16 +516,17 @@ def _tune_in_two_ways(
     decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
     pairs = replace(setup, model=decoders, batches=batches)
     both = keeper.of_each_two(pairs)
+    pairs = pairs.of(both.columns())
     jitter = np.repeat([0, setup.options.jitter], setup.n_runs)
-    epochs = tuning_epochs(pairs, both.columns(), jitter)
+    epochs = tuning_epochs(pairs, jitter)
     description = {name: np.tile(value, 2) for name, value in description.items()}
 
     def on_epoch_of_both(epoch, values):
         better = both.better()
         return on_epoch(epoch, {name: own[better] for name, own in values.items()})
 
-    own = epochs, pairs, both, description, on_epoch_of_both
-    asked_to_stop = _tune_for(setup.options.tuning_iter, *own)
+    n, told = setup.options.tuning_iter, on_epoch_of_both
+    asked_to_stop = _tune_for(n, epochs, pairs, both, description, told)
     keeper.take_better_of(both)
     return asked_to_stop, jitter[both.better()]
 
@@ -507,11 +538,10 @@ def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> 
     options = setup.options
     keeper.begin_phase(keep_best=setup.batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
-    columns = keeper.columns()
     asked_to_stop, n_done = False, 0
     for n_done, train_loss in enumerate(epochs, 1):
         values = description | {"train_loss": train_loss}
-        values["validation_loss"] = validate(setup, columns)
+        values["validation_loss"] = validate(setup)
         asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
         done = np.full(setup.n_runs, asked_to_stop) | (n_done >= n_epochs)
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
@@ -525,7 +555,7 @@ def _tune_on_all_rows(setup: Setup, keeper, judged: _Judged) -> None:
     decoder = setup.model.decoder
     for i, state in enumerate(judged.before):
         decoder.load_run_state(i, state)
-    epochs = tuning_epochs(setup, keeper.columns(), judged.jitter)
+    epochs = tuning_epochs(setup.of(keeper.columns()), judged.jitter)
     for n_done, _ in enumerate(islice(epochs, max(judged.n_epochs)), 1):
         for i, n_epochs in enumerate(judged.n_epochs):
             if n_done == n_epochs:
@@ -580,7 +610,7 @@ def _drop_surplus(setup: Setup, keeper, k) -> None:
     n_tuning = setup.options.tuning_iter * setup.batches.n_train_batches
     n_steps = min(_ROUND_STEPS, math.ceil(n_tuning / 4))
     for j in range(_ROUNDS):
-        train_decoder(setup, padded(columns, model), n_steps)
+        train_decoder(setup.of(padded(columns, model)), n_steps)
         added = importances(setup, columns)
         rows = []
         for i, size in enumerate(sizes):
@@ -611,7 +641,7 @@ def _with_findings(setup: Setup, results) -> list[RunResult]:
 
 
 def _optimizers(model, options) -> tuple[AdamW, AdamW]:
-    """Those of selector and decoder in a search."""
+    """The optimizers of selector and decoder in a search."""
     return (
         AdamW(model.logits, options.selector_learning_rate),
         AdamW(model.decoder, options.learning_rate, options.weight_decay),
@@ -665,7 +695,7 @@ def _search_step(
 
 
 def _n_rows(target: Tensor) -> int:
-    """Of a batch; classes have no axis of outputs."""
+    """The number of rows of a batch's target; classes have no axis of outputs."""
     return target.shape[-2 if target.is_floating_point() else -1]
 
 

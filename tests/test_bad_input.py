@@ -538,6 +538,13 @@ def test_class_weights_that_are_all_zero(Selector):
     check_refused(selector, X, (y > 0).astype(int), ValueError, "class_weight")
 
 
+@both
+def test_one_class_of_a_weight(Selector):
+    X, y = make_data()
+    selector = quick(Selector, class_weight={0: 0, 1: 1})
+    check_refused(selector, X, (y > 0).astype(int), ValueError, "one class only")
+
+
 # sample_weight
 
 

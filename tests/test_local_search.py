@@ -412,7 +412,7 @@ def test_what_is_tried_in_a_fold_comes_from_the_rows_trained_on_there(weighted):
     weights = np.random.default_rng(1).uniform(0.5, 1.5, (2, 60)) if weighted else None
     case = Case(X, X[:, 0] + X[:, 1], 3, 2, held_out=0, weights=weights)
     case.adviser.n_swap_passes = 3
-    case.adviser.find_fallbacks()
+    case.adviser.begin_greedily()
     folds, n_folds = case.batches.in_folds(5, 2)
     adviser = case.adviser.in_folds(n_folds, folds)
     columns = np.array([7, 8, 9])
@@ -942,7 +942,7 @@ def test_needs_are_the_gradient_for_the_weights_of_a_new_input():
     columns = padded([np.array([0, 3])], case.model)
     index = np.arange(60)
     masks = [torch.tensor([[[1.0, 0.5]]])]
-    needs = unmet_needs(case.setup(), columns, index[np.newaxis], masks)
+    needs = unmet_needs(case.setup().of(columns), index[np.newaxis], masks)
     ((batch, target, _),) = case.batches.rows(index)
     selected = (batch[:, columns] * masks[0]).transpose(0, 1)
     weight = torch.zeros(16, requires_grad=True)  # of a new input, column 4

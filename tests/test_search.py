@@ -369,6 +369,14 @@ def test_scoring_without_a_target_is_called_as_by_grid_search(digits):
     assert search.best_k_ == grid.best_params_["k"] == 3
 
 
+def test_scores_are_those_of_the_fit(digits):
+    X, y = digits
+    scoring = lambda estimator, X, y: 7.0  # noqa: E731
+    search = IPCAESelectorCV((3,), estimator=selector(), cv=2, scoring=scoring)
+    search.fit(X, y).set_params(scoring=None)
+    assert search.score(X, y) == 7
+
+
 @pytest.mark.parametrize("broken", ["refit", "scoring", "data"])
 def test_a_failing_fit_leaves_the_last_one_as_it_was(broken, digits, monkeypatch):
     X, y = digits

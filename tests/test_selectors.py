@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import pickle
+import re
 import warnings
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from ipcae_sklearn import (
     _batches,
     _data,
     _local_search,
+    _predictor,
     _problem,
     _selectors,
     _settings,
@@ -614,9 +616,36 @@ def test_few_rows_keep_what_regression_cannot_see(Selector):
 def test_early_stopping_ends_early(Selector):
     X, y = make_data("regression", n=600)
     stopping = {"early_stopping": True, "n_iter_no_change": 4, "tol": 1.0}
-    selector = quick(Selector, max_iter=50, tuning_iter=0, **stopping).fit(X, y)
+    selector = quick(Selector, max_iter=50, tuning_iter=0, **stopping)
+    with pytest.warns(ConvergenceWarning, match="after 5 epochs. Increase n_iter_no"):
+        selector.fit(X, y)
     assert selector.n_iter_ == 5  # the first epoch is an improvement
     assert not selector.converged_
+
+
+@both
+@pytest.mark.parametrize("task", TASKS)
+def test_the_decoder_of_all_columns_is_trained_without_a_tuning(Selector, task):
+    X, y = make_data(task, p=4)
+    selector = quick(Selector, 4, tuning_iter=0).fit(X, y)
+    assert selector.n_iter_ == selector.max_iter
+    assert np.isfinite(selector.restart_losses_).all()
+    assert selector.get_support().all()
+
+
+@both
+def test_the_decoder_is_built_once_for_a_score(Selector, monkeypatch):
+    X = make_X(n=600)
+    selector = quick(Selector).fit(X)
+    expected = selector.score(X)
+    built = []
+    monkeypatch.setattr(_data, "_CHUNK_BYTES", 8 * X.shape[1] * 100)
+    build = _predictor.make_decoder
+    monkeypatch.setattr(
+        _predictor, "make_decoder", lambda *args: built.append(args) or build(*args)
+    )
+    assert selector.score(X) == pytest.approx(expected)
+    assert len(built) == 1
 
 
 @both
@@ -1482,6 +1511,16 @@ def test_class_weights(Selector):
 
 
 @both
+def test_a_class_of_weight_zero_is_not_seen(Selector):
+    y, rows = np.arange(60) % 3, np.arange(3, 60)
+    selector = quick(Selector, class_weight={0: 0, 1: 1, 2: 2})
+    own = np.where(rows < 30, 0.0, 1.0)
+    (kept,), (weights,) = selector._rows_that_count([rows], y, np.append([1] * 3, own))
+    assert_array_equal(kept, rows[(rows >= 30) & (y[rows] > 0)])
+    assert_allclose(weights, 2 * y[kept] / 3)
+
+
+@both
 def test_class_weights_and_weights_of_rows_multiply(Selector):
     X, y = make_imbalanced()
     own = np.where(y == 1, 12.0, 1.0)
@@ -1524,6 +1563,21 @@ def test_warm_start_with_other_classes_is_refused(Selector):
     selector = quick(Selector, warm_start=True).fit(X, np.array(["a", "b", "c"])[y])
     with pytest.raises(ValueError, match="y has other classes"):
         selector.fit(X, np.array(["x", "y", "z"])[y])
+
+
+@both
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)])
+def test_warm_start_with_another_kind_of_target_is_refused(Selector, order):
+    X, y = make_data("classification")
+    values = np.random.default_rng(0).normal(size=(len(X), 3))
+    # Two numbers of outputs that agree, and classes with the names of labels.
+    targets = [X[:, 0], y, values, (values > 0).astype(int)]
+    y = np.arange(len(X)) % 3
+    targets[1] = y
+    first, second = (targets[i] for i in order)
+    selector = quick(Selector, warm_start=True).fit(X, first)
+    with pytest.raises(ValueError, match="another kind"):
+        selector.fit(X, second)
 
 
 @both
@@ -1653,6 +1707,31 @@ def test_decoder_that_begins_in_place():
             IPCAESelector, decoder=lambda n_in, n_out: torch.nn.LazyLinear(n_out)
         )
         lazy.fit(X)
+
+
+@both
+@pytest.mark.parametrize("parameters", [{}, {"n_init": 2, "n_trials": 0}])
+def test_a_decoder_that_is_the_same_each_time_is_refused(Selector, parameters):
+    X, y = make_data("regression", n=600)
+    shared = nn.Linear(3, 1)
+    for decoder in (lambda *sizes: shared, lambda *sizes: nn.Sequential(shared)):
+        with pytest.raises(ValueError, match="decoder must return a new module"):
+            quick(Selector, decoder=decoder, **parameters).fit(X, y)
+
+
+def test_both_document_what_they_share_in_the_same_words():
+    own = {"n_surplus", "learning_rate_selector"}  # which differ
+    cae, ipcae = (_entries(Selector) for Selector in (CAESelector, IPCAESelector))
+    shared = cae.keys() & ipcae.keys()
+    assert len(shared) > 40
+    assert {name for name in shared if cae[name] != ipcae[name]} == own
+
+
+def _entries(Selector):
+    """Parameters and attributes of a docstring, with what it says of them."""
+    text = inspect.getdoc(Selector).split("See Also")[0]
+    parts = re.split(r"^(\w+) : ", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @both
@@ -1921,7 +2000,7 @@ def test_trials_of_a_warm_start_begin_with_new_decoders(Selector, monkeypatch):
     original = _training.local_search
 
     def watched(setup, *arguments):
-        seen.append(setup.model.untrained[0])
+        seen.append(setup.model.initial_decoders[0])
         return original(setup, *arguments)
 
     monkeypatch.setattr(_training, "local_search", watched)

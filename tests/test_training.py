@@ -1313,12 +1313,9 @@ def test_the_length_is_the_best_epoch_of_the_folds():
     folds, n_folds = batches.in_folds(5, 1)
     decoders = make_model(hidden=(50,)).decoders_alone(n_folds)
     columns = torch.tensor([[1, 4, 6]]).repeat(n_folds, 1)
-    setup = Setup(decoders, folds, squared_error, LONG)
-    epochs = tuning_epochs(setup, columns)
-    losses = [
-        validate(setup, columns).mean()
-        for _ in islice(epochs, int(found.n_epochs[0]) + 20)
-    ]
+    setup = Setup(decoders, folds, squared_error, LONG).of(columns)
+    epochs = islice(tuning_epochs(setup), int(found.n_epochs[0]) + 20)
+    losses = [validate(setup).mean() for _ in epochs]
     assert 1 + int(np.argmin(losses)) == found.n_epochs[0]
     assert found.loss[0] == pytest.approx(min(losses), rel=1e-6)
 
@@ -1349,7 +1346,7 @@ def test_a_fit_without_held_out_rows_is_tuned_for_that_long():
     assert len(result.history["train_loss"]) == 2 + n_epochs < 202
     assert result.loss == pytest.approx(expected.loss[0], rel=1e-5)
     setup = Setup(untrained, noisy_batches(), squared_error, LONG)
-    list(islice(tuning_epochs(setup, columns), n_epochs))
+    list(islice(tuning_epochs(setup.of(columns)), n_epochs))
     state = untrained.decoder.run_state(0)
     assert_decoder(result, state, rtol=1e-4, atol=1e-5)
 
@@ -1383,7 +1380,7 @@ def assert_tuned_on_all_rows(result, n_epochs, options, jitter=None):
     model = make_model(hidden=(50,))
     setup = Setup(model, every_row(), squared_error, options)
     columns = torch.from_numpy(np.stack(COLUMNS))
-    list(islice(tuning_epochs(setup, columns, jitter), n_epochs))
+    list(islice(tuning_epochs(setup.of(columns), jitter), n_epochs))
     expected = model.decoder.run_state(0)
     assert_decoder(result, expected)
 

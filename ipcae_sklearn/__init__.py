@@ -1,7 +1,7 @@
 """Feature selection with concrete autoencoders, for scikit-learn."""
 
 from ipcae_sklearn._display import KPathDisplay
-from ipcae_sklearn._greedy import greedy_columns
+from ipcae_sklearn._greedy import greedy_columns, reconstruction_residual
 from ipcae_sklearn._search import CAESelectorCV, IPCAESelectorCV
 from ipcae_sklearn._selectors import CAESelector, IPCAESelector
 
@@ -14,4 +14,5 @@ __all__ = [
     "IPCAESelectorCV",
     "KPathDisplay",
     "greedy_columns",
+    "reconstruction_residual",
 ]

@@ -6,12 +6,12 @@ have to reconstruct, and r rows of the triangular factor that stands for the dat
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
 import numpy as np
 import scipy.sparse
 from scipy.linalg import qr, solve_triangular
 from scipy.linalg.blas import dger
+
+from ipcae_sklearn._parameters import check_number
 
 # A column with less than this share of its squared norm left is a combination of the
 # chosen ones up to rounding, and is called dead.
@@ -97,8 +97,8 @@ def greedy_columns(
 
     Raises
     ------
-    ValueError
-        If a parameter has a wrong shape or value; the message names it.
+    TypeError, ValueError
+        If a parameter has a wrong type, shape or value; the message names it.
 
     Notes
     -----
@@ -126,11 +126,10 @@ def greedy_columns(
     array([0])
     """
     data = _check_data(X, target, target_weight, sample_weight, column_weight)
-    k = _check_integer("k", k, 1, data[0].shape[1])
-    n_swap_passes = _check_integer("n_swap_passes", n_swap_passes, 0, None)
+    k = check_number("k", k, low=1, high=data[0].shape[1], integer=True)
+    n_swap_passes = check_number("n_swap_passes", n_swap_passes, low=0, integer=True)
     start = _check_start(start, k, data[0].shape[1])
-    if not isinstance(alpha, Real) or not 0 <= alpha < np.inf:
-        raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
+    alpha = check_number("alpha", alpha, low=0)
     factors = _factor(*data)
     residual = _Residual(*factors, alpha, k)
     columns, live = _forward(residual, k, start)
@@ -176,8 +175,8 @@ def reconstruction_residual(
 
     Raises
     ------
-    ValueError
-        If a parameter has a wrong shape or value; the message names it.
+    TypeError, ValueError
+        If a parameter has a wrong type, shape or value; the message names it.
 
     Examples
     --------
@@ -404,8 +403,7 @@ def _check_data(X, target, target_weight, sample_weight, column_weight):
     """
     X = _check_matrix("X", X)
     n = len(X)
-    if not isinstance(target_weight, Real) or not 0 <= target_weight <= 1:
-        raise ValueError(f"target_weight must be from 0 to 1, got {target_weight!r}.")
+    target_weight = check_number("target_weight", target_weight, low=0, high=1)
     if target is None:
         target, target_weight = np.empty((n, 0)), 0.0
     else:
@@ -459,14 +457,6 @@ def _check_weight(name, weight, n):
     if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
         raise ValueError(f"{name} must be finite, >= 0 and not all 0.")
     return weight / weight.max()
-
-
-def _check_integer(name, value, low, high):
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        upper = "" if high is None else f" to {high}"
-        raise ValueError(f"{name} must be an integer from {low}{upper}, got {value!r}.")
-    return int(value)
 
 
 def _check_columns(columns, p, name="columns"):

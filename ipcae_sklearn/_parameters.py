@@ -20,7 +20,7 @@ def check_option(name, value, options) -> None:
 
 
 def check_number(name, value, *, low=None, high=None, open_low=False, integer=False):
-    """Raise unless ``value`` is a finite number between the bounds."""
+    """A value as an int or a float; raise unless it is a finite one in the bounds."""
     kind = Integral if integer else Real
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         word = "an integer" if integer else "a number"
@@ -32,6 +32,7 @@ def check_number(name, value, *, low=None, high=None, open_low=False, integer=Fa
         lower = "" if low is None else f" {'>' if open_low else '>='} {low}"
         upper = "" if high is None else f" and <= {high}"
         raise ValueError(f"{name} must be{lower}{upper}, got {value!r}.")
+    return int(value) if integer else float(value)
 
 
 def check_number_or(name, value, words, **bounds) -> None:
@@ -53,9 +54,8 @@ def check_sizes(name, value) -> tuple[int, ...]:
         raise TypeError(
             f"{name} must be a sequence of integers, got {value!r}."
         ) from None
-    for size in sizes:
-        check_number(f"each of {name}", size, low=1, integer=True)
-    return tuple(int(size) for size in sizes)
+    name = f"each of {name}"
+    return tuple(check_number(name, size, low=1, integer=True) for size in sizes)
 
 
 def check_temperature(value) -> tuple[float, float]:
@@ -64,13 +64,13 @@ def check_temperature(value) -> tuple[float, float]:
         start, stop = value
     except (TypeError, ValueError):
         raise ValueError(f"temperature must be (start, stop), got {value!r}.") from None
-    check_number("temperature start", start, low=0, open_low=True)
-    check_number("temperature stop", stop, low=0, open_low=True)
+    start = check_number("temperature start", start, low=0, open_low=True)
+    stop = check_number("temperature stop", stop, low=0, open_low=True)
     if stop > start:
         raise ValueError(
             f"temperature must fall: stop ({stop}) is above start ({start})."
         )
-    return float(start), float(stop)
+    return start, stop
 
 
 def resolve_k(k, n_features: int) -> int:
@@ -93,12 +93,11 @@ def resolve_k(k, n_features: int) -> int:
             )
         return number
     try:
-        check_number("k", k, low=1, integer=True)
+        return check_number("k", k, low=1, integer=True)
     except TypeError:
         raise TypeError(
             f"k must be an integer, a fraction below 1, or 'all', got {k!r}."
         ) from None
-    return int(k)
 
 
 def check_class_weight(class_weight, task: str) -> None:

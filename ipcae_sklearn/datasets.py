@@ -6,11 +6,12 @@ columns are relevant is drawn at random, so their positions tell a selector noth
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
+
+from ipcae_sklearn._parameters import check_number
 
 _SPLIT_KEYS = ("X_train", "y_train", "X_test", "y_test")
 
@@ -60,8 +61,8 @@ def make_linear(
 
     Raises
     ------
-    ValueError
-        If a parameter has a wrong value; the message names it.
+    TypeError, ValueError
+        If a parameter has a wrong type or value; the message names it.
 
     Examples
     --------
@@ -73,10 +74,12 @@ def make_linear(
     >>> SelectKBest(f_regression, k=3).fit(X, y).get_support(indices=True)
     array([ 1, 18, 19])
     """
-    n_samples = _check_integer("n_samples", n_samples)
-    n_features = _check_integer("n_features", n_features)
-    n_informative = _check_integer("n_informative", n_informative, n_features)
-    noise = _check_real("noise", noise)
+    n_samples = check_number("n_samples", n_samples, low=1, integer=True)
+    n_features = check_number("n_features", n_features, low=1, integer=True)
+    n_informative = check_number(
+        "n_informative", n_informative, low=1, high=n_features, integer=True
+    )
+    noise = check_number("noise", noise, low=0)
     if task not in ("regression", "classification"):
         raise ValueError(
             f"task must be 'regression' or 'classification', got {task!r}."
@@ -127,8 +130,8 @@ def make_xor(
 
     Raises
     ------
-    ValueError
-        If a parameter has a wrong value; the message names it.
+    TypeError, ValueError
+        If a parameter has a wrong type or value; the message names it.
 
     Examples
     --------
@@ -140,10 +143,12 @@ def make_xor(
     >>> bool(((a ^ b) == y).all())
     True
     """
-    n_samples = _check_integer("n_samples", n_samples)
-    n_features = _check_integer("n_features", n_features)
-    n_informative = _check_integer("n_informative", n_informative, n_features)
-    flip_y = _check_real("flip_y", flip_y, 1)
+    n_samples = check_number("n_samples", n_samples, low=1, integer=True)
+    n_features = check_number("n_features", n_features, low=1, integer=True)
+    n_informative = check_number(
+        "n_informative", n_informative, low=1, high=n_features, integer=True
+    )
+    flip_y = check_number("flip_y", flip_y, low=0, high=1)
     rng = check_random_state(random_state)
     relevant = _draw_columns(rng, n_features, n_informative)
     X = rng.standard_normal((n_samples, n_features))
@@ -187,8 +192,8 @@ def make_blocks(
 
     Raises
     ------
-    ValueError
-        If a parameter has a wrong value; the message names it.
+    TypeError, ValueError
+        If a parameter has a wrong type or value; the message names it.
 
     Examples
     --------
@@ -201,10 +206,10 @@ def make_blocks(
     >>> np.sort(blocks[greedy_columns(X, 4)])
     array([0, 1, 2, 3])
     """
-    n_samples = _check_integer("n_samples", n_samples)
-    n_features = _check_integer("n_features", n_features)
-    n_blocks = _check_integer("n_blocks", n_blocks, n_features)
-    noise = _check_real("noise", noise)
+    n_samples = check_number("n_samples", n_samples, low=1, integer=True)
+    n_features = check_number("n_features", n_features, low=1, integer=True)
+    n_blocks = check_number("n_blocks", n_blocks, low=1, high=n_features, integer=True)
+    noise = check_number("noise", noise, low=0)
     rng = check_random_state(random_state)
     blocks = rng.permutation(np.arange(n_features) % n_blocks)
     factors = rng.standard_normal((n_samples, n_blocks))
@@ -273,21 +278,3 @@ def load_benchmark(name, *, data_home):
 
 def _draw_columns(rng, n_features, n_drawn):
     return np.sort(rng.permutation(n_features)[:n_drawn])
-
-
-def _check_integer(name, value, n_features=None) -> int:
-    # bool is an Integral, and True rows are a slip.
-    valid = isinstance(value, Integral) and not isinstance(value, bool)
-    high = np.inf if n_features is None else n_features
-    if not valid or not 1 <= value <= high:
-        wanted = ">= 1" if n_features is None else f"from 1 to n_features={high}"
-        raise ValueError(f"{name} must be an integer {wanted}, got {value!r}.")
-    return int(value)
-
-
-def _check_real(name, value, high=np.inf) -> float:
-    valid = isinstance(value, Real) and not isinstance(value, bool)
-    if not valid or not 0 <= value <= high or np.isinf(value):
-        bounds = ">= 0" if np.isinf(high) else f"from 0 to {high}"
-        raise ValueError(f"{name} must be a finite number {bounds}, got {value!r}.")
-    return float(value)

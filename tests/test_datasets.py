@@ -70,21 +70,21 @@ def test_wrong_sizes_are_named(make, n, position):
     planted = "n_blocks" if make is make_blocks else "n_informative"
     name = ("n_samples", "n_features", planted)[position]
     sizes = {"n_samples": 20, "n_features": 10, planted: 2} | {name: n}
-    with pytest.raises(ValueError, match=f"^{name} must be an integer"):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
         make(**sizes)
 
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_more_planted_than_columns_is_an_error(make):
     planted = "n_blocks" if make is make_blocks else "n_informative"
-    with pytest.raises(ValueError, match=rf"^{planted} .* from 1 to n_features=10"):
+    with pytest.raises(ValueError, match=f"^{planted} must be >= 1 and <= 10, got 11"):
         make(n_features=10, **{planted: 11})
 
 
 @pytest.mark.parametrize("make", [make_linear, make_blocks])
 @pytest.mark.parametrize("noise", [-0.1, np.nan, np.inf, "0.1", True, None])
 def test_wrong_noise_is_named(make, noise):
-    with pytest.raises(ValueError, match=r"^noise must be a finite number >= 0"):
+    with pytest.raises((TypeError, ValueError), match=r"^noise must be"):
         make(noise=noise)
 
 
@@ -203,7 +203,7 @@ def test_xor_flip_y_redraws_that_share(flip_y):
 
 @pytest.mark.parametrize("flip_y", [-0.1, 1.1, np.nan, np.inf, "0", True])
 def test_xor_wrong_flip_y_is_named(flip_y):
-    with pytest.raises(ValueError, match=r"^flip_y must be a finite number from 0"):
+    with pytest.raises((TypeError, ValueError), match=r"^flip_y must be"):
         make_xor(flip_y=flip_y)
 
 

@@ -22,10 +22,11 @@ _CPU = torch.device("cpu")
 class Problem:
     """The data of a fit, ready for training."""
 
-    X: np.ndarray  # or a CSR/CSC matrix, (n, n_features)
+    X: np.ndarray  # or a CSR matrix, (n, n_features)
     columns: np.ndarray  # (p,) numbers of the columns in use
     center: np.ndarray  # (n_features,)
     scale: np.ndarray  # (n_features,)
+    task: str  # never "auto"
     target: Target
     directions: Directions | None = None  # in which a reconstruction is learned
 

@@ -29,6 +29,7 @@ from ipcae_sklearn._data import (
 from ipcae_sklearn._problem import columns_in_use
 from ipcae_sklearn._selectors import (
     CAESelector,
+    Data,
     IPCAESelector,
     _BaseConcreteSelector,
 )
@@ -123,8 +124,8 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         # One seed for all groups of runs, whatever process they are trained in.
         selector.set_params(random_state=selector._integer_seed())
         ks, scorer = self._check_ks(), self._scorer(selector, y)
-        data = selector._check_search(X, y, sample_weight)
-        sizes = _sizes(ks, data[0])
+        data = selector._check(X, y, sample_weight)
+        sizes = _sizes(ks, data.X)
         folds = self._split(data, y, groups)
         search = _Search(
             selector,
@@ -132,7 +133,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             *indexable(X, y),
             scorer,
             own=self.scoring is None,
-            in_memory=not is_memory_mapped(data[0]),
+            in_memory=not is_memory_mapped(data.X),
         )
         scores, *seconds = self._cross_validate(search, sizes, folds)
         results = _as_results(sizes, ks, scores, *seconds)
@@ -195,14 +196,14 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _split(self, data, y, groups) -> list[_Fold]:
         """The folds, every one of them fit to be trained on and tested."""
-        checked_X, checked_y, task, weights = data
-        classes = task == "classification"
-        cv = check_cv(self.cv, checked_y, classifier=classes)
-        labels = y if checked_y is None else checked_y
-        rows = np.arange(checked_X.shape[0])
+        weights = data.sample_weight
+        classes = data.task == "classification"
+        cv = check_cv(self.cv, data.y, classifier=classes)
+        labels = y if data.y is None else data.y
+        rows = np.arange(data.X.shape[0])
         splits = [
             (rows[np.asarray(train)], rows[np.asarray(test)])
-            for train, test in cv.split(checked_X, labels, groups)
+            for train, test in cv.split(data.X, labels, groups)
         ]
         if not splits:
             raise ValueError("cv has no folds.")
@@ -212,7 +213,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
                 train = train[weights[train] > 0]
                 if self.scoring is None:  # it takes the weights
                     judged, least = test[weights[test] > 0], 2
-            _check_fold(j, train, judged, least, checked_y if classes else None)
+            _check_fold(j, train, judged, least, data.y if classes else None)
         return [_Fold(j, *split) for j, split in enumerate(splits)]
 
     def _cross_validate(self, search, sizes, folds) -> np.ndarray:
@@ -345,7 +346,7 @@ class _Search:
     """What all fits of a search share."""
 
     selector: _BaseConcreteSelector
-    data: tuple  # X, y, task and weights, checked
+    data: Data
     X: object  # as the user passed them
     y: object
     scorer: Callable
@@ -432,11 +433,11 @@ def _weights_in(rows, n, weights) -> np.ndarray:
 def _fit_and_score(search, cases, columns) -> list[tuple]:
     """Test score, seconds to fit and seconds to score of each case (k, fold)."""
     started = time.perf_counter()
-    X, *rest = search.data
+    data = search.data
     if search.in_memory:  # joblib may have mapped them, on the way to a worker
-        X = as_in_memory(X)
+        data = data._replace(X=as_in_memory(data.X))
     trains = [(k, fold.train) for k, fold in cases]
-    fitted = search.selector._fit_cases((X, *rest), trains, columns)
+    fitted = search.selector._fit_cases(data, trains, columns)
     seconds = (time.perf_counter() - started) / len(cases)
     values = []
     for estimator, (_, fold) in zip(fitted, cases, strict=True):
@@ -453,7 +454,7 @@ def _score(search, estimator, fold) -> float:
     """
     test = fold.test
     target = [] if search.y is None else [_take(search.y, test)]
-    weights = search.data[3]
+    weights = search.data.sample_weight
     options = {}
     if search.own:
         options["sample_weight"] = None if weights is None else weights[test]

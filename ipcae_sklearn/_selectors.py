@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -95,6 +96,15 @@ def _after(*tasks: str):
     return check
 
 
+class Data(NamedTuple):
+    """What is to be fitted, checked."""
+
+    X: Any
+    y: np.ndarray | None
+    task: str  # never "auto"
+    sample_weight: np.ndarray | None
+
+
 class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSettings):
     """Everything but the logits, in which :class:`CAESelector` and
     :class:`IPCAESelector` differ.
@@ -127,10 +137,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         """
         before = self._fitted_attributes()
         try:
-            self._check_parameters()
-            X, y, task, sample_weight = self._check_data(X, y, sample_weight)
-            rows = np.arange(X.shape[0])
-            self._fit_side_by_side(X, y, task, sample_weight, [(self, rows)])
+            data = self._check(X, y, sample_weight)
+            self._fit_side_by_side(data, [(self, np.arange(data.X.shape[0]))])
         except BaseException:
             for name in self._fitted_attributes():
                 del self.__dict__[name]
@@ -139,13 +147,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         return self
 
     @with_callbacks
-    def _fit_side_by_side(self, X, y, task, sample_weight, cases, columns=None) -> None:
+    def _fit_side_by_side(self, data: Data, cases, columns=None) -> None:
         """Fit estimators that differ in k and in the rows they may see.
 
         Parameters
         ----------
-        X, y, task, sample_weight
-            As :meth:`_check_data` returns them.
+        data : Data
         cases : sequence of (estimator, int array)
             The estimators to fit and the numbers of the rows that each may see. Means
             and scales of the columns and of a regression's targets, and the directions
@@ -154,33 +161,27 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             Numbers of the columns to use; those that vary, if not told.
         """
         device = resolve_device(self.device)
-        ks = [estimator._resolve_k(X.shape[1]) for estimator, _ in cases]
-        problem = self._describe_problem(X, y, task, sample_weight, ks, columns)
-        runs = self._plan_runs(problem, y, task, sample_weight, ks, cases)
-        options = self._training_options(round(runs.n_own), task)
-        reporter = EpochReporter(self, options.max_iter + options.tuning_iter, X, y)
-        batch_sizes = self._batch_sizes(runs)
+        ks = [estimator._resolve_k(data.X.shape[1]) for estimator, _ in cases]
+        problem = self._describe_problem(data, ks, columns)
+        runs = self._plan_runs(data, problem, ks, cases)
+        options = self._training_options(round(runs.n_own), data.task)
+        n_epochs = options.max_iter + options.tuning_iter
+        reporter = EpochReporter(self, n_epochs, data.X, data.y)
         results = self._train(
-            problem, task, runs, options, device, batch_sizes, reporter
+            problem, runs, options, device, self._batch_sizes(runs), reporter
         )
         for i, (estimator, _) in enumerate(cases):
             own = results[i * self.n_init : (i + 1) * self.n_init]
-            estimator._store(problem, options, task, device, own)
+            estimator._store(problem, options, device, own)
         reporter.finish()
 
-    def _check_search(self, X, y, sample_weight):
-        """Check parameters and data for :meth:`_fit_cases`."""
-        self._check_parameters()
-        return self._check_data(X, y, sample_weight)
-
-    def _fit_cases(self, data, cases, columns=None) -> list:
+    def _fit_cases(self, data: Data, cases, columns=None) -> list:
         """Clones fitted for each case (k, numbers of the rows to fit on).
 
-        ``data`` is what :meth:`_check_search` returned; ``columns`` are those to use.
+        ``columns`` are the numbers of those to use.
         """
         pairs = [(clone(self).set_params(k=k), rows) for k, rows in cases]
-        X, y, task, sample_weight = data
-        self._fit_side_by_side(X, y, task, sample_weight, pairs, columns)
+        self._fit_side_by_side(data, pairs, columns)
         names = ("n_features_in_", "feature_names_in_")
         seen = {name: value for name, value in vars(self).items() if name in names}
         for estimator, _ in pairs:
@@ -194,8 +195,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             if name == "_fitted" or (name.endswith("_") and not name.startswith("_"))
         }
 
-    def _check_data(self, X, y, sample_weight):
-        """Validated X, y, the task, and the weights."""
+    def _check(self, X, y, sample_weight) -> Data:
+        """What is to be fitted; raises for parameters or data that cannot be used."""
+        self._check_parameters()
         if self.task in ("classification", "regression") and y is None:
             raise ValueError(
                 f"task={self.task!r} requires y to be passed, but the target y is None."
@@ -229,10 +231,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         _parameters.check_class_weight(self.class_weight, task)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
-        return X, y, task, sample_weight
+        return Data(X, y, task, sample_weight)
 
-    def _describe_problem(self, X, y, task, sample_weight, ks, columns) -> Problem:
+    def _describe_problem(self, data: Data, ks, columns) -> Problem:
         """Scale the columns and encode the target."""
+        X, y, task, sample_weight = data
         statistics = column_statistics(X, sample_weight)
         if columns is None:
             columns = columns_in_use(statistics.std, max(ks))
@@ -244,14 +247,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         else:
             target = Target("squared_error", len(columns))
         scale = self._scale_of_columns(statistics, task, min(ks))
-        problem = Problem(X, columns, statistics.mean, scale, target)
+        problem = Problem(X, columns, statistics.mean, scale, task, target)
         if self._learns_directions(task):
             problem.learn_directions(sample_weight)
         return problem
 
-    def _plan_runs(self, problem, y, task, sample_weight, ks, cases) -> Runs:
+    def _plan_runs(self, data: Data, problem, ks, cases) -> Runs:
+        y = data.y
         rows_of_cases, weights = self._rows_that_count(
-            [rows for _, rows in cases], y, sample_weight
+            [rows for _, rows in cases], y, data.sample_weight
         )
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
@@ -261,7 +265,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             rows_of_cases,
             weights,
             self.n_init,
-            partial(self._resolve_fraction, task),
+            partial(self._resolve_fraction, data.task),
             stratify,
             self._integer_seed(),
         )
@@ -327,13 +331,13 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             )
         return weights
 
-    def _train(self, problem, task, runs, options, device, batch_sizes, reporter):
+    def _train(self, problem, runs, options, device, batch_sizes, reporter):
         """Train runs side by side, in parts if they do not fit on a GPU; a list of
         their results.
         """
         rest = options, device, batch_sizes, reporter
         try:
-            return self._train_together(problem, task, runs, *rest)
+            return self._train_together(problem, runs, *rest)
         except torch.cuda.OutOfMemoryError:
             pass
         # Here the error no longer holds what did not fit, nor do cycles of torch's.
@@ -348,12 +352,12 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             "in two parts.",
             RuntimeWarning,
         )
-        parts = [self._train(problem, task, half, *rest) for half in runs.halves()]
+        parts = [self._train(problem, half, *rest) for half in runs.halves()]
         return [result for part in parts for result in part]
 
-    def _train_together(self, problem, task, runs, options, device, sizes, reporter):
+    def _train_together(self, problem, runs, options, device, sizes, reporter):
         """Train runs side by side; a list of their results."""
-        target, everything = problem.target, None
+        task, target, everything = problem.task, problem.target, None
         # Nothing to search for; but without a tuning the search trains the decoder.
         if options.tuning_iter and min(runs.k) == len(problem.columns):
             everything = [np.arange(k) for k in runs.k]
@@ -363,14 +367,14 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             adviser = GreedyAdviser(rows, target, runs, **advice)
             if self.init == "greedy" and everything is None:
                 adviser.begin_greedily()
-            model = self._untrained(problem, task, adviser, everything is not None)
+            model = self._untrained(problem, adviser, everything is not None)
             dropout = tuple(
                 self._resolve_dropout(n, task, runs.holds_out) for n in model.k
             )
 
             def make_model(adviser):
                 reporter.report_repetition(len(adviser.seeds) // len(runs.seeds))
-                return self._untrained(problem, task, adviser).to(device)
+                return self._untrained(problem, adviser).to(device)
 
             def all_rows(n_epochs):
                 reporter.report_all_rows(n_epochs)
@@ -400,9 +404,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 on_trial=reporter.report_trials,
             )
 
-    def _untrained(self, problem, task, adviser, takes_all: bool = False):
+    def _untrained(self, problem, adviser, takes_all: bool = False):
         """A model of the adviser's runs as it is before the search, if there is one."""
-        runs, p = adviser.runs, len(problem.columns)
+        runs, task, p = adviser.runs, problem.task, len(problem.columns)
         n_nodes = runs.k if takes_all else [self._n_nodes(k, p, task) for k in runs.k]
         start: list = [None] * len(runs.k)
         if adviser.greedy is not None:
@@ -473,8 +477,9 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
                 "warm_start=False to begin anew."
             ) from error
 
-    def _store(self, problem, options, task, device, results: list[RunResult]):
+    def _store(self, problem, options, device, results: list[RunResult]):
         """Set the fitted attributes, numpy and plain Python only."""
+        task = problem.task
         best = min(results, key=lambda result: result.loss)
         columns = problem.columns[best.selection.columns]
         order = np.argsort(columns)

@@ -89,7 +89,7 @@ def test_results_are_laid_out_as_by_grid_search(digits):
 def test_other_values_of_k_in_the_program_change_nothing():
     X, _ = make_blocks(n_samples=120, n_features=20, n_blocks=4, random_state=0)
     prototype = selector(max_iter=30)
-    data = prototype._check_search(X, None, None)
+    data = prototype._check(X, None, None)
     folds = [train for train, _ in KFold(3).split(X)]
     alone = prototype._fit_cases(data, [(4, train) for train in folds])
     company = prototype._fit_cases(
@@ -109,7 +109,7 @@ def test_folds_that_are_trained_in_parts_keep_their_rows(only_room_for, digits):
     # Rounding grows from step to step, the faster the higher the rate.
     options = {"validation_fraction": 0.2, "learning_rate_selector": 0.02}
     prototype = selector(class_weight="balanced", **options)
-    data = prototype._check_search(X, y, np.linspace(1, 2, len(X)))
+    data = prototype._check(X, y, np.linspace(1, 2, len(X)))
     cases = [(4, train) for train, _ in KFold(3).split(X)]
     together = prototype._fit_cases(data, cases)
     only_room_for(1)
@@ -130,7 +130,7 @@ def test_rows_of_other_folds_are_not_learned_from(task):
     rows, others = np.arange(30, 90), np.arange(60)
 
     def fit(X, y):
-        data = prototype._check_search(X, y, None)
+        data = prototype._check(X, y, None)
         return prototype._fit_cases(data, [(3, rows), (3, others)])
 
     before = fit(X.copy(), None if y is None else y.copy())
@@ -327,7 +327,7 @@ def test_balanced_weights_are_those_of_the_training_rows():
     for y_test in (y[150:], np.zeros_like(y[150:])):
         labels = np.append(y[:150], y_test)
         prototype = selector(class_weight="balanced")
-        data = prototype._check_search(X, labels, None)
+        data = prototype._check(X, labels, None)
         cases = [(3, train), (3, np.arange(100))]
         fits.append(prototype._fit_cases(data, cases)[0])
     np.testing.assert_array_equal(*(f.history_["train_loss"] for f in fits))

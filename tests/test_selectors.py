@@ -2149,7 +2149,7 @@ def test_a_run_in_company_takes_as_many_steps_as_alone(drawn, parameters):
     X, y = make_data("regression", 1500)
     folds = [train for train, _ in KFold(5).split(X)]
     prototype = short(**parameters)
-    data = prototype._check_search(X, y, None)
+    data = prototype._check(X, y, None)
     prototype._fit_cases(data, [(3, rows) for rows in folds])
     together = [batches.n_train_batches for batches in drawn]
     drawn.clear()

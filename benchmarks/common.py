@@ -150,7 +150,7 @@ class Results:
     Those of a quick run are kept apart, in ``results/quick``.
     """
 
-    def __init__(self, name: str, command: str, *, quick: bool = False):
+    def __init__(self, name: str, command: str, *, quick: bool):
         self.path = RESULTS / ("quick" if quick else "") / f"{name}.jsonl"
         self.command = command
         self.path.parent.mkdir(parents=True, exist_ok=True)

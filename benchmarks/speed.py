@@ -223,7 +223,9 @@ def main():
     options = options.parse_args()
     torch.set_num_threads(1)
     device = torch.device(options.device)
-    results = Results("speed", f"python benchmarks/speed.py --device {device}")
+    results = Results(
+        "speed", f"python benchmarks/speed.py --device {device}", quick=options.quick
+    )
     bytes_a_second, rate = bandwidth(device), matrix_rate(device)
     for name, case in CASES.items():
         if options.quick and case["p"] > 20_000:

@@ -27,7 +27,7 @@ def selected(X, y, seed, n_threads):
 
 def main():
     options = parser(__doc__).parse_args()
-    results = Results("threads", "python benchmarks/threads.py")
+    results = Results("threads", "python benchmarks/threads.py", quick=options.quick)
     for seed in range(1 if options.quick else 2):
         for name, load in CASES.items():
             key = {"data": name, "seed": seed}

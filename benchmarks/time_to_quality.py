@@ -133,7 +133,9 @@ def measure_trees(split, seed):
 
 def main():
     options = parser(__doc__).parse_args()
-    results = Results("time_to_quality", "python benchmarks/time_to_quality.py")
+    results = Results(
+        "time_to_quality", "python benchmarks/time_to_quality.py", quick=options.quick
+    )
     context = multiprocessing.get_context("spawn")
     for method in METHODS:
         for seed in range(options.seeds if options.seeds != 5 else 1):

@@ -135,8 +135,8 @@ class _LayerNorm(nn.Module):
             value, *moments = aten.native_layer_norm(z, width, *affine, _EPSILON)
 
             def pullback(grad, to_own=True):
-                own, which = (grad, z, width, *moments, *affine), [True, to_own, to_own]
-                grad, *own = aten.native_layer_norm_backward(*own, which)
+                saved, wanted = (z, width, *moments, *affine), [True, to_own, to_own]
+                grad, *own = aten.native_layer_norm_backward(grad, *saved, wanted)
                 return grad, [g.view_as(self.weight) for g in own if to_own]
 
             return value, pullback
@@ -359,8 +359,8 @@ class CustomDecoder(nn.Module):
 
 
 def _check_unshared(modules: Iterable[nn.Module]) -> None:
-    """Raise an error if a parameter is in several of a user's modules."""
-    parameters = [id(p) for module in modules for p in module.parameters()]
+    """Raise an error if several of a user's modules learn one parameter."""
+    parameters = [id(p) for module in modules for p in trainable(module)]
     if len(set(parameters)) < len(parameters):
         raise ValueError(
             "decoder must return a new module with parameters of its own each time "

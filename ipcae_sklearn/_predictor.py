@@ -39,7 +39,8 @@ class Predictor:
 
         To save the time that it takes to build, it may be given.
         """
-        decoder = decoder or self.decoder()
+        if decoder is None:
+            decoder = self.decoder()
         # In float64 a row's prediction does not depend on the rows beside it. A user's
         # decoder may know float32 alone, in which it was trained.
         own = isinstance(decoder, CustomDecoder)

@@ -182,8 +182,8 @@ class _Residual:
 
         Dead columns come after all others, those of the largest square first.
         """
-        own = self.explained.unsqueeze(1), self.squares_left.unsqueeze(1)
-        return self._gains(*own).squeeze(1)
+        explained, left = self.explained.unsqueeze(1), self.squares_left.unsqueeze(1)
+        return self._gains(explained, left).squeeze(1)
 
     def gains_without(self, own) -> tuple[Tensor, Tensor]:
         """The same, had one of b directions not been explained: (r, b, p); and what

@@ -126,7 +126,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         ks, scorer = self._check_ks(), self._scorer(selector, y)
         data = selector._check(X, y, sample_weight)
         sizes = _sizes(ks, data.X)
-        folds = self._split(data, y, groups)
+        folds = self._split(selector, data, y, groups)
         search = _Search(
             selector,
             data,
@@ -147,7 +147,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         if self.refit:
             self.best_estimator_ = selector
             self.refit_time_ = time.perf_counter() - started
-        self.scorer_ = scorer
+        self.scorer_, self._scored_by = scorer, self.scoring
         self.n_splits_ = len(folds)
         self.cv_results_ = results
         self.best_index_ = best
@@ -177,16 +177,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("ks must name at least one k.")
         return ks
 
-    def _check_target(self, y) -> None:
-        if y is None and isinstance(self.scoring, str):
-            raise ValueError(
-                f"scoring={self.scoring!r} compares with y, which is missing. Leave "
-                "scoring=None for R² of the reconstruction, or pass a callable."
-            )
-
     def _scorer(self, selector, y):
         """``scoring`` as a callable (estimator, X, y)."""
-        self._check_target(y)
+        _check_target(y, self.scoring)
         if isinstance(self.scoring, (list, tuple, set, dict)):
             raise ValueError(
                 "scoring must be one metric, a name or a callable: k is chosen by a "
@@ -194,7 +187,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return check_scoring(selector, scoring=self.scoring)
 
-    def _split(self, data, y, groups) -> list[_Fold]:
+    def _split(self, selector, data, y, groups) -> list[_Fold]:
         """The folds, every one of them fit to be trained on and tested."""
         weights = data.sample_weight
         classes = data.task == "classification"
@@ -209,10 +202,9 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError("cv has no folds.")
         for j, (train, test) in enumerate(splits):
             judged, least = test, 1
-            if weights is not None:
-                train = train[weights[train] > 0]
-                if self.scoring is None:  # it takes the weights
-                    judged, least = test[weights[test] > 0], 2
+            ((train,), _) = selector._rows_that_count([train], data.y, weights)
+            if weights is not None and self.scoring is None:  # which takes the weights
+                judged, least = test[weights[test] > 0], 2
             _check_fold(j, train, judged, least, data.y if classes else None)
         return [_Fold(j, *split) for j, split in enumerate(splits)]
 
@@ -299,7 +291,7 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
     def score(self, X, y=None, sample_weight=None):
         """Score of the refitted selector, by ``scoring`` or its own ``score``."""
         self._check_refitted()
-        self._check_target(y)
+        _check_target(y, self._scored_by)
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
         return self.scorer_(self.best_estimator_, X, y, **options)
 
@@ -312,6 +304,14 @@ class _BaseSelectorCV(SelectorMixin, MetaEstimatorMixin, BaseEstimator):
         tags.regressor_tags = own.regressor_tags
         tags.estimator_type = own.estimator_type
         return tags
+
+
+def _check_target(y, scoring) -> None:
+    if y is None and isinstance(scoring, str):
+        raise ValueError(
+            f"scoring={scoring!r} compares with y, which is missing. Leave "
+            "scoring=None for R² of the reconstruction, or pass a callable."
+        )
 
 
 def _check_fold(j, train, test, least, y) -> None:
@@ -394,10 +394,11 @@ def _group_cases(sizes, trains, search) -> list[_Group]:
     only: elsewhere the spare rows of the smaller would cost more than is gained.
     Columns that are constant in the training rows of any fold are used in none.
     """
-    X, _, task, weights = search.data
+    X, y, task, weights = search.data
     selector = search.selector
     device = resolve_device(selector.device).type
-    owns = [_weights_in(train, X.shape[0], weights) for train in trains]
+    counting, _ = selector._rows_that_count(trains, y, weights)
+    owns = [_weights_in(rows, X.shape[0], weights) for rows in counting]
     std = np.min([column_statistics(X, own).std for own in owns], axis=0)
     alike: dict[tuple, _Group] = {}
     for j, own in enumerate(owns):

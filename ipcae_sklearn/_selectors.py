@@ -131,7 +131,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             For data or parameters that cannot be used, and when the loss becomes
             non-finite. An earlier fit is then left as it was.
         """
@@ -312,6 +312,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             if self.class_weight is not None:
                 weights = weights * self._weights_by_class(y, rows)
             counts = weights > 0
+            if np.count_nonzero(counts) < 2:
+                raise ValueError(
+                    "sample_weight and class_weight leave fewer than two rows that "
+                    "count."
+                )
             found.append((rows[counts], weights[counts] / weights[counts].mean()))
         return tuple(zip(*found, strict=True))
 
@@ -358,8 +363,7 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
     def _train_together(self, problem, runs, options, device, sizes, reporter):
         """Train runs side by side; a list of their results."""
         task, target, everything = problem.task, problem.target, None
-        # Nothing to search for; but without a tuning the search trains the decoder.
-        if options.tuning_iter and min(runs.k) == len(problem.columns):
+        if min(runs.k) == len(problem.columns):  # nothing to search for
             everything = [np.arange(k) for k in runs.k]
         with training_context(device, runs.seeds[0], self.decoder is not None):
             rows = problem.rows(device)
@@ -531,13 +535,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         if best.converged or (judged and self.max_iter == "auto"):
             return
         n_epochs = np.isfinite(best.history["temperature"]).sum()
-        longer = f"Increase max_iter (to {2 * options.max_iter}, say)"
-        if n_epochs < options.max_iter:
-            longer = "Increase n_iter_no_change"
+        advice = "Increase learning_rate_selector"
+        if n_epochs == options.max_iter:
+            advice += f" or max_iter (to {2 * options.max_iter}, say)"
+        elif self.early_stopping:
+            advice += " or n_iter_no_change"
         warn(
             f"Some of the {len(best.selection.columns)} selector nodes were not sure "
-            f"of their column when the search ended after {n_epochs} epochs. {longer} "
-            f"or learning_rate_selector.{judged}",
+            f"of their column when the search ended after {n_epochs} epochs. "
+            f"{advice}.{judged}",
             ConvergenceWarning,
         )
 
@@ -770,9 +776,9 @@ class CAESelector(_BaseConcreteSelector):
         which there are more than 20, many of them only once; and else a classification.
     init : {"random", "greedy"}, default="random"
         Where the nodes begin: anywhere, or at the columns of :func:`greedy_columns`,
-        which are then the result if nothing better is found, by the held-out rows (with
-        fewer than 500 rows: by folds). Lower the start temperature to about 1 with
-        "greedy", or the search forgets them.
+        which are then the result if the local search finds nothing better (see
+        ``n_trials``). Lower the start temperature to about 1 with "greedy", or the
+        search forgets them.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -802,8 +808,8 @@ class CAESelector(_BaseConcreteSelector):
         added to the objective to keep them apart.
     max_iter : int or "auto", default="auto"
         Epochs over which the temperature of the search falls. The search ends sooner
-        once its nodes have settled on distinct columns, unless ``tuning_iter=0``.
-        "auto" takes as many as make 2,000 steps of the decoder, at least 5.
+        once its nodes have settled on their columns, unless ``tuning_iter=0``. "auto"
+        takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Extra nodes in the search. Before the tuning the nodes whose columns the decoder
         misses least are dropped, in three rounds. Extra nodes help where several
@@ -811,15 +817,15 @@ class CAESelector(_BaseConcreteSelector):
         target, enough for 16 nodes in all, but no more nodes than half the features;
         else 0. Custom decoders, ``warm_start`` and ``tuning_iter=0`` have none.
     n_candidates : int, "auto" or "all", default="auto"
-        With a target, how many features the search chooses from: those that explain
-        most of it by themselves, in a linear regression. The local search considers all
-        features. Features that matter only in combination, or through a symmetric
-        curve, may be left out. "auto": 1,000 with fewer than 500 rows and none held
-        out; 8,192 of more than 32,768 features with fewer than 2,000 training rows;
-        else all. All are searched, too, without a target, where there are more than
-        half as many nodes as there would be candidates, and where ``n_surplus="auto"``
-        adds no nodes for lack of support. ``probabilities_.any(axis=0)`` shows which
-        were searched.
+        With a target (without one all are searched), how many features the search
+        chooses from: those that explain most of it by themselves, in a linear
+        regression. The local search considers all features. Features that matter only
+        in combination, or through a symmetric curve, may be left out. "auto": 1,000
+        with fewer than 500 rows and none held out; 8,192 of more than 32,768 features
+        with fewer than 2,000 training rows; else all. All are searched, too, where
+        there are more than half as many nodes as there would be candidates, and where
+        ``n_surplus="auto"`` adds no nodes for lack of support.
+        ``probabilities_.any(axis=0)`` shows which were searched.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
         at random in each step of the selector. Others have to stand in for the hidden
@@ -875,7 +881,8 @@ class CAESelector(_BaseConcreteSelector):
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn. A class of weight 0 is not seen.
+        Weights of the classes, as in scikit-learn. A class of weight 0 is not trained
+        on.
     standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
         not matter. "l4" divides by the fourth root of the mean fourth power of the
@@ -940,13 +947,14 @@ class CAESelector(_BaseConcreteSelector):
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run: on the held-out rows, before the tuning is repeated on all
-        rows; by folds with fewer than 500 rows; else on the training rows. The selector
-        is the run of the smallest. Compare it with the loss of a constant prediction:
-        the entropy of the classes (log 2 for two equal ones); 1 for a regression; for a
-        reconstruction, which is in squared units of X, the mean variance of the columns
-        (1, if ``standardize`` scales each). Rows that had a part in choosing columns
-        make it too low: by about a tenth where rows are held out (600 rows and 200
-        columns of noise), by more in folds without a target or with ``n_trials=0``.
+        rows; by folds with fewer than 500 rows (not with ``warm_start`` or
+        ``tuning_iter=0``); else on the training rows. The selector is the run of the
+        smallest. Compare it with the loss of a constant prediction: the entropy of the
+        classes (log 2 for two equal ones); 1 for a regression; for a reconstruction,
+        which is in squared units of X, the mean variance of the columns (1, if
+        ``standardize`` scales each). Rows that had a part in choosing columns make it
+        too low: by about a tenth where rows are held out (600 rows and 200 columns of
+        noise), by more in folds without a target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)
@@ -1050,9 +1058,9 @@ class IPCAESelector(_BaseConcreteSelector):
         Widths of hidden layers (LayerNorm, ReLU) in front of a shared map.
     init : {"random", "greedy"}, default="random"
         Where the nodes begin: anywhere, or at the columns of :func:`greedy_columns`,
-        which are then the result if nothing better is found, by the held-out rows (with
-        fewer than 500 rows: by folds). Lower the start temperature to about 1 with
-        "greedy", or the search forgets them.
+        which are then the result if the local search finds nothing better (see
+        ``n_trials``). Lower the start temperature to about 1 with "greedy", or the
+        search forgets them.
     hidden_layer_sizes : int or sequence of int, default=(200,)
         Widths of the decoder's hidden layers, each with LayerNorm and LeakyReLU(0.2).
         () for a linear decoder.
@@ -1082,8 +1090,8 @@ class IPCAESelector(_BaseConcreteSelector):
         added to the objective to keep them apart.
     max_iter : int or "auto", default="auto"
         Epochs over which the temperature of the search falls. The search ends sooner
-        once its nodes have settled on distinct columns, unless ``tuning_iter=0``.
-        "auto" takes as many as make 2,000 steps of the decoder, at least 5.
+        once its nodes have settled on their columns, unless ``tuning_iter=0``. "auto"
+        takes as many as make 2,000 steps of the decoder, at least 5.
     n_surplus : int or "auto", default="auto"
         Extra nodes in the search. Before the tuning the nodes whose columns the decoder
         misses least are dropped, in three rounds. Extra nodes help where several
@@ -1092,15 +1100,15 @@ class IPCAESelector(_BaseConcreteSelector):
         else 0. Custom decoders, ``warm_start``, ``tuning_iter=0`` and ``map="full"``
         have none.
     n_candidates : int, "auto" or "all", default="auto"
-        With a target, how many features the search chooses from: those that explain
-        most of it by themselves, in a linear regression. The local search considers all
-        features. Features that matter only in combination, or through a symmetric
-        curve, may be left out. "auto": 1,000 with fewer than 500 rows and none held
-        out; 8,192 of more than 32,768 features with fewer than 2,000 training rows;
-        else all. All are searched, too, without a target, where there are more than
-        half as many nodes as there would be candidates, and where ``n_surplus="auto"``
-        adds no nodes for lack of support. ``probabilities_.any(axis=0)`` shows which
-        were searched.
+        With a target (without one all are searched), how many features the search
+        chooses from: those that explain most of it by themselves, in a linear
+        regression. The local search considers all features. Features that matter only
+        in combination, or through a symmetric curve, may be left out. "auto": 1,000
+        with fewer than 500 rows and none held out; 8,192 of more than 32,768 features
+        with fewer than 2,000 training rows; else all. All are searched, too, where
+        there are more than half as many nodes as there would be candidates, and where
+        ``n_surplus="auto"`` adds no nodes for lack of support.
+        ``probabilities_.any(axis=0)`` shows which were searched.
     feature_dropout : float or "auto", default="auto"
         Share of the selected features, 0.99 at most, that are hidden from the decoder
         at random in each step of the selector. Others have to stand in for the hidden
@@ -1156,7 +1164,8 @@ class IPCAESelector(_BaseConcreteSelector):
     tol : float, default=1e-4
         Smallest improvement of the loss that counts, in units of the scaled data.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn. A class of weight 0 is not seen.
+        Weights of the classes, as in scikit-learn. A class of weight 0 is not trained
+        on.
     standardize : bool, "l4" or "auto", default="auto"
         Whether each column is divided by its standard deviation, so that its unit does
         not matter. "l4" divides by the fourth root of the mean fourth power of the
@@ -1221,13 +1230,14 @@ class IPCAESelector(_BaseConcreteSelector):
         when the search ended.
     restart_losses_ : ndarray of shape (n_init,)
         Loss of each run: on the held-out rows, before the tuning is repeated on all
-        rows; by folds with fewer than 500 rows; else on the training rows. The selector
-        is the run of the smallest. Compare it with the loss of a constant prediction:
-        the entropy of the classes (log 2 for two equal ones); 1 for a regression; for a
-        reconstruction, which is in squared units of X, the mean variance of the columns
-        (1, if ``standardize`` scales each). Rows that had a part in choosing columns
-        make it too low: by about a tenth where rows are held out (600 rows and 200
-        columns of noise), by more in folds without a target or with ``n_trials=0``.
+        rows; by folds with fewer than 500 rows (not with ``warm_start`` or
+        ``tuning_iter=0``); else on the training rows. The selector is the run of the
+        smallest. Compare it with the loss of a constant prediction: the entropy of the
+        classes (log 2 for two equal ones); 1 for a regression; for a reconstruction,
+        which is in squared units of X, the mean variance of the columns (1, if
+        ``standardize`` scales each). Rows that had a part in choosing columns make it
+        too low: by about a tenth where rows are held out (600 rows and 200 columns of
+        noise), by more in folds without a target or with ``n_trials=0``.
     task_ : str
         The task that "auto" stood for.
     classes_ : ndarray of shape (n_classes,)

@@ -276,7 +276,7 @@ def train(
         part in the search; before the tuning those are dropped whose columns the
         decoder misses least. Needs a tuning and an adviser.
     columns : sequence of r int arrays of shape (k,), optional
-        Columns to take as they are, in place of a search.
+        Columns to take as they are, in place of a search, if there is a tuning.
     adviser : Adviser, optional
         Tells columns for rows that prefer a column another row prefers, too (else
         they get the most probable distinct ones), and those that the local search
@@ -306,6 +306,8 @@ def train(
     """
     setup.model.train()
     keeper = _Keeper(setup)
+    if not _tunes(setup):
+        columns = None  # nothing but a search would train or judge the decoder
     on_epoch = on_epoch or (lambda epoch, values: False)
     asked_to_stop, length, judged = False, None, None
     keeper.start_with(columns)
@@ -425,11 +427,11 @@ def _search(setup: Setup, seeds, keeper, on_epoch=None) -> bool:
         distinct = description["unique_fraction"] == 1
         settled = settling.after(preferred, sure, distinct)
         selection = cache(partial(_selection, model, logits, preferred))
-        columns = setup
+        chosen = setup
         if batches.has_validation:
-            own = [selection(i).columns for i in range(len(model.k))]
-            columns = setup.of(padded(own, model))
-        values["validation_loss"] = validate(columns)
+            columns = [selection(i).columns for i in range(len(model.k))]
+            chosen = setup.of(padded(columns, model))
+        values["validation_loss"] = validate(chosen)
         tau = temperature(first + steps_an_epoch - 1)
         values |= description | {"temperature": np.full(len(model.k), tau)}
         asked_to_stop = on_epoch is not None and bool(on_epoch(epoch, values))

@@ -545,6 +545,17 @@ def test_one_class_of_a_weight(Selector):
     check_refused(selector, X, (y > 0).astype(int), ValueError, "one class only")
 
 
+@both
+def test_weights_that_leave_one_row(Selector):
+    X, y = make_data()
+    labels = np.zeros((len(X), 2), dtype=int)
+    labels[0, 0] = 1
+    labels[:, 1] = y > 0
+    weights = [{0: 0, 1: 1}, {0: 1, 1: 1}]
+    selector = quick(Selector, class_weight=weights)
+    check_refused(selector, X, labels, ValueError, "fewer than two rows")
+
+
 # sample_weight
 
 

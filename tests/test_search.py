@@ -369,6 +369,23 @@ def test_scoring_without_a_target_is_called_as_by_grid_search(digits):
     assert search.best_k_ == grid.best_params_["k"] == 3
 
 
+def test_a_class_of_weight_zero_counts_in_no_fold():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1200, 6))
+    y = 1 + (X[:, 0] > 0)
+    y[:50], y[600:800] = 0, 0  # 550 and 400 rows are left to train on
+    own = selector(class_weight={0: 0, 1: 1, 2: 1})
+    search = IPCAESelectorCV((2, 3), estimator=own, cv=KFold(2)).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_what_a_score_needs_is_that_of_the_fit(digits):
+    X, _ = digits
+    search = IPCAESelectorCV((3,), estimator=selector(), cv=2).fit(X)
+    expected = search.score(X)
+    assert search.set_params(scoring="accuracy").score(X) == expected
+
+
 def test_scores_are_those_of_the_fit(digits):
     X, y = digits
     scoring = lambda estimator, X, y: 7.0  # noqa: E731

@@ -36,6 +36,7 @@ from ipcae_sklearn import (
     greedy_columns,
 )
 from ipcae_sklearn._advice import GreedyAdviser
+from ipcae_sklearn._training import RunResult, Selection
 from ipcae_sklearn.datasets import make_blocks, make_linear, make_xor
 
 # Short searches seldom converge, and what is tested here does not depend on it.
@@ -617,7 +618,7 @@ def test_early_stopping_ends_early(Selector):
     X, y = make_data("regression", n=600)
     stopping = {"early_stopping": True, "n_iter_no_change": 4, "tol": 1.0}
     selector = quick(Selector, max_iter=50, tuning_iter=0, **stopping)
-    with pytest.warns(ConvergenceWarning, match="after 5 epochs. Increase n_iter_no"):
+    with pytest.warns(ConvergenceWarning, match="after 5 epochs.* or n_iter_no_change"):
         selector.fit(X, y)
     assert selector.n_iter_ == 5  # the first epoch is an improvement
     assert not selector.converged_
@@ -1566,14 +1567,15 @@ def test_warm_start_with_other_classes_is_refused(Selector):
 
 
 @both
-@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize(
+    "order", [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (4, 5), (5, 4)]
+)
 def test_warm_start_with_another_kind_of_target_is_refused(Selector, order):
     X, y = make_data("classification")
     values = np.random.default_rng(0).normal(size=(len(X), 3))
     # Two numbers of outputs that agree, and classes with the names of labels.
-    targets = [X[:, 0], y, values, (values > 0).astype(int)]
     y = np.arange(len(X)) % 3
-    targets[1] = y
+    targets = [X[:, 0], y, values, (values > 0).astype(int), None, X.copy()]
     first, second = (targets[i] for i in order)
     selector = quick(Selector, warm_start=True).fit(X, first)
     with pytest.raises(ValueError, match="another kind"):
@@ -1717,6 +1719,15 @@ def test_a_decoder_that_is_the_same_each_time_is_refused(Selector, parameters):
     for decoder in (lambda *sizes: shared, lambda *sizes: nn.Sequential(shared)):
         with pytest.raises(ValueError, match="decoder must return a new module"):
             quick(Selector, decoder=decoder, **parameters).fit(X, y)
+
+
+@both
+def test_decoders_may_share_what_they_do_not_learn(Selector):
+    X, y = make_data("regression", n=600)
+    frozen = nn.Linear(8, 1).requires_grad_(False)
+    make = lambda n_in, n_out: nn.Sequential(nn.Linear(n_in, 8), frozen)  # noqa: E731
+    fitted = quick(Selector, decoder=make, n_init=2).fit(X, y)
+    assert np.isfinite(fitted.restart_losses_).all()
 
 
 def test_both_document_what_they_share_in_the_same_words():
@@ -2067,6 +2078,21 @@ def test_a_default_search_that_was_short_does_not_warn(Selector):
         assert not Selector(3, **short, **own).fit(X, y).converged_
     with pytest.warns(ConvergenceWarning):
         Selector(3, **short, **own | {"n_trials": 0}).fit(X, y)
+
+
+@both
+def test_advice_for_a_search_that_a_callback_ended(Selector):
+    selector = quick(Selector, max_iter=40, tuning_iter=0)
+    best = RunResult(Selection(np.arange(3), 3), 1.0, {})
+    best.history = {"temperature": np.full(7, 1.0)}
+    options = selector._training_options(100, "regression")
+    with pytest.warns(
+        ConvergenceWarning, match=r"7 epochs. Increase learning_rate"
+    ):
+        selector._warn_if_unsure(best, options)
+    best.history = {"temperature": np.full(40, 1.0)}
+    with pytest.warns(ConvergenceWarning, match=r"40 epochs.* max_iter \(to 80"):
+        selector._warn_if_unsure(best, options)
 
 
 @both

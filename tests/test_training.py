@@ -964,12 +964,27 @@ def test_given_columns_are_taken_as_they_are():
         assert torch.equal(t, before[name])
 
 
-def test_given_columns_without_tuning_leave_the_model_alone():
-    before = make_model().run_state(0)["decoder"]
-    (result,) = fit(replace(OPTIONS, tuning_iter=0), columns=[np.array([6, 4, 1])])
-    assert len(result.history["train_loss"]) == 0
-    for name, t in result.state["decoder"].items():
-        assert torch.equal(t, before[name])
+def test_without_a_tuning_a_search_takes_the_place_of_given_columns():
+    options = replace(OPTIONS, tuning_iter=0)
+    (result,) = fit(options, columns=[np.array([6, 4, 1])])
+    assert len(result.history["train_loss"]) == OPTIONS.max_iter
+    np.testing.assert_array_equal(
+        result.selection.columns, fit(options)[0].selection.columns
+    )
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5])
+def test_the_columns_of_a_tuning_are_chosen_from_the_rows_once(jitter, monkeypatch):
+    selected = []
+    select = TrainingBatches.select
+    monkeypatch.setattr(
+        TrainingBatches,
+        "select",
+        lambda batches, columns: selected.append(columns) or select(batches, columns),
+    )
+    options = replace(OPTIONS, tuning_iter=15, jitter=jitter)
+    fit(options, columns=[np.array([6, 4, 1])])
+    assert len(selected) == 2  # for the tuning, and for the importances
 
 
 def test_given_columns_of_several_runs():

@@ -2086,9 +2086,7 @@ def test_advice_for_a_search_that_a_callback_ended(Selector):
     best = RunResult(Selection(np.arange(3), 3), 1.0, {})
     best.history = {"temperature": np.full(7, 1.0)}
     options = selector._training_options(100, "regression")
-    with pytest.warns(
-        ConvergenceWarning, match=r"7 epochs. Increase learning_rate"
-    ):
+    with pytest.warns(ConvergenceWarning, match=r"7 epochs. Increase learning_rate"):
         selector._warn_if_unsure(best, options)
     best.history = {"temperature": np.full(40, 1.0)}
     with pytest.warns(ConvergenceWarning, match=r"40 epochs.* max_iter \(to 80"):

@@ -259,6 +259,11 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         )
         stratify = y if problem.target.loss == "cross_entropy" else None
         for rows in rows_of_cases:
+            if len(rows) < 2:
+                raise ValueError(
+                    "sample_weight and class_weight leave fewer than two rows that "
+                    "count."
+                )
             _check_several_classes(None if stratify is None else stratify[rows])
         return plan_runs(
             ks,
@@ -312,12 +317,8 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
             if self.class_weight is not None:
                 weights = weights * self._weights_by_class(y, rows)
             counts = weights > 0
-            if np.count_nonzero(counts) < 2:
-                raise ValueError(
-                    "sample_weight and class_weight leave fewer than two rows that "
-                    "count."
-                )
-            found.append((rows[counts], weights[counts] / weights[counts].mean()))
+            scale = weights[counts].mean() if counts.any() else 1
+            found.append((rows[counts], weights[counts] / scale))
         return tuple(zip(*found, strict=True))
 
     def _weights_by_class(self, y, rows) -> np.ndarray:
@@ -535,15 +536,15 @@ class _BaseConcreteSelector(CallbackSupportMixin, SelectorMixin, SelectorSetting
         if best.converged or (judged and self.max_iter == "auto"):
             return
         n_epochs = np.isfinite(best.history["temperature"]).sum()
-        advice = "Increase learning_rate_selector"
+        longer = ""
         if n_epochs == options.max_iter:
-            advice += f" or max_iter (to {2 * options.max_iter}, say)"
+            longer = f"max_iter (to {2 * options.max_iter}, say) or "
         elif self.early_stopping:
-            advice += " or n_iter_no_change"
+            longer = "n_iter_no_change or "
         warn(
             f"Some of the {len(best.selection.columns)} selector nodes were not sure "
-            f"of their column when the search ended after {n_epochs} epochs. "
-            f"{advice}.{judged}",
+            f"of their column when the search ended after {n_epochs} epochs. Increase "
+            f"{longer}learning_rate_selector.{judged}",
             ConvergenceWarning,
         )
 

@@ -186,7 +186,7 @@ def test_bad_parameter(Selector, name, value, error):
         ({"n_surplus": 1, "tuning_iter": 0}, "n_surplus=1.*tuning_iter=0"),
         ({"n_surplus": 1, "map": "full"}, "n_surplus=1.*map='full'"),
         ({"n_candidates": 9, "warm_start": True}, "n_candidates=9.*warm_start=True"),
-        ({"n_candidates": 2}, "n_candidates=2 .*rows"),
+        ({"n_candidates": 2}, "n_candidates=2 .*nodes"),
         ({"n_candidates": 9, "task": "reconstruction"}, "n_candidates=9 .*target"),
     ],
     ids=str,

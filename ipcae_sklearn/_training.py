@@ -474,9 +474,7 @@ def _tune(setup: Setup, keeper, length, on_epoch) -> _Judged | None:
         # Found for decoders that begin anew. One that needs all of the tuning, or more,
         # had better go on from what it has learned in the search.
         model.forget(np.flatnonzero(n_epochs < options.tuning_iter))
-    chosen = setup.of(keeper.columns())
-    description = _description_of_tuning(model)
-    _tune_for(n_epochs, tuning_epochs(chosen), chosen, keeper, description, on_epoch)
+    _tune_for(n_epochs, setup, keeper, _description_of_tuning(model), on_epoch)
     if length is not None:
         for kept, expected in zip(keeper.kept, length.loss, strict=True):
             kept.loss = float(expected)
@@ -495,9 +493,7 @@ def _tune_and_judge(setup: Setup, keeper, on_epoch) -> _Judged | None:
     if options.jitter:
         asked_to_stop, jitter = _tune_in_two_ways(setup, keeper, description, on_epoch)
     else:
-        chosen = setup.of(keeper.columns())
-        epochs = tuning_epochs(chosen)
-        asked_to_stop = _tune_for(n, epochs, chosen, keeper, description, on_epoch)
+        asked_to_stop = _tune_for(n, setup, keeper, description, on_epoch)
     if asked_to_stop:
         return None
     losses = [history["validation_loss"] for history in keeper.histories]
@@ -518,9 +514,7 @@ def _tune_in_two_ways(
     decoders, batches = setup.model.decoders_alone(2), setup.batches.repeated(2)
     pairs = replace(setup, model=decoders, batches=batches)
     both = keeper.of_each_two(pairs)
-    pairs = pairs.of(both.columns())
     jitter = np.repeat([0, setup.options.jitter], setup.n_runs)
-    epochs = tuning_epochs(pairs, jitter)
     description = {name: np.tile(value, 2) for name, value in description.items()}
 
     def on_epoch_of_both(epoch, values):
@@ -528,22 +522,24 @@ def _tune_in_two_ways(
         return on_epoch(epoch, {name: own[better] for name, own in values.items()})
 
     n, told = setup.options.tuning_iter, on_epoch_of_both
-    asked_to_stop = _tune_for(n, epochs, pairs, both, description, told)
+    asked_to_stop = _tune_for(n, pairs, both, description, told, jitter)
     keeper.take_better_of(both)
     return asked_to_stop, jitter[both.better()]
 
 
-def _tune_for(n_epochs, epochs, setup: Setup, keeper, description, on_epoch) -> bool:
-    """Go through so many epochs, for all runs or (r,), and keep what is best; whether
+def _tune_for(
+    n_epochs, setup: Setup, keeper, description, on_epoch, jitter=None
+) -> bool:
+    """Tune for so many epochs, for all runs or (r,), and keep what is best; whether
     on_epoch ended it.
     """
-    options = setup.options
+    options, chosen = setup.options, setup.of(keeper.columns())
     keeper.begin_phase(keep_best=setup.batches.has_validation, selector_moves=False)
     selection = [kept.selection for kept in keeper.kept].__getitem__
     asked_to_stop, n_done = False, 0
-    for n_done, train_loss in enumerate(epochs, 1):
+    for n_done, train_loss in enumerate(tuning_epochs(chosen, jitter), 1):
         values = description | {"train_loss": train_loss}
-        values["validation_loss"] = validate(setup)
+        values["validation_loss"] = validate(chosen)
         asked_to_stop = bool(on_epoch(options.max_iter + n_done - 1, values))
         done = np.full(setup.n_runs, asked_to_stop) | (n_done >= n_epochs)
         keeper.end_epoch(values, selection, done=done, may_stop=options.early_stopping)
